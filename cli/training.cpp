@@ -68,6 +68,9 @@ void TrainOptions::add_to(Command& command, int64_t default_epochs, double defau
   command.add_option("--crop", crop, "shift images at random by up to so many pixels (0)")
       .type_name("N")
       .check(whole_number(0, 1024));
+  command.add_option("--cutout", cutout, "blacken a square of that side at random in images (0)")
+      .type_name("N")
+      .check(whole_number(0, 1024));
   command.add_flag("--resume", resume,
                    "go on where an interrupted run of the same command stopped");
   command.add_flag("--json", json, "print one JSON object");
@@ -104,7 +107,7 @@ LoaderOptions loader_options(const TrainOptions& options, const Dataset& data) {
   o.batch_size = data.fixed_batch() > 0 ? data.fixed_batch() : std::min(options.batch, o.samples);
   o.shuffle = o.drop_last = true;
   o.seed = static_cast<uint64_t>(options.seed);
-  o.augmentation = {options.flip, options.crop};
+  o.augmentation = {options.flip, options.crop, options.cutout};
   return o;
 }
 

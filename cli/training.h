@@ -18,7 +18,7 @@ struct TrainOptions {
   int64_t epochs = 5, batch = 64, seed = 0, patience = 0;
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
   bool flip = false, resume = false, json = false, force = false;
-  int64_t crop = 0;
+  int64_t crop = 0, cutout = 0;
   DataOptions sampling;
   ShapeOptions shape;
   RunOptions run;

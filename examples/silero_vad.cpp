@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
               << " at most\n"
               << "float " << 1e3 * float_seconds / pieces << " ms, int8 "
               << 1e3 * int8_seconds / pieces << " ms for each piece\n";
-    return sum / pieces <= 0.02 ? 0 : 1;
+    return sum / pieces <= 0.01 ? 0 : 1;
   } catch (const Error& e) {
     std::cerr << "silero_vad: " << e.what() << "\n";
     return 1;

@@ -11,6 +11,7 @@
 #include "octet/debug/calibration.h"
 #include "octet/debug/check.h"
 #include "octet/debug/compare.h"
+#include "octet/debug/detections.h"
 #include "octet/debug/explain.h"
 #include "octet/debug/graph_page.h"
 #include "octet/debug/losses.h"

@@ -39,7 +39,7 @@ graph::Graph load_for_training(const std::string& path, const graph::InputShapes
   return io::import_onnx(path, options);
 }
 
-void run(const TrainOptions& o, bool from_scratch) {
+void run(const TrainOptions& o, bool from_scratch, double label_smoothing) {
   o.run.apply();
   o.check_outputs();
   graph::Graph source = load_for_training(o.model, o.shape.shapes());
@@ -56,7 +56,8 @@ void run(const TrainOptions& o, bool from_scratch) {
   TrainResult r = train(
       o, *module, data, before,
       [&](const TrainingData::Sample& s) {
-        return functional::cross_entropy(module->forward(s.inputs).at(0), s.labels);
+        return functional::cross_entropy(module->forward(s.inputs).at(0), s.labels,
+                                         {.label_smoothing = label_smoothing});
       },
       [&] { return graph::fuse_activations(graph::fold_batch_norm(module->with_values(source))); },
       judge);
@@ -81,11 +82,18 @@ void run(const TrainOptions& o, bool from_scratch) {
 void add_train(CommandLine& program) {
   auto o = std::make_shared<TrainOptions>();
   auto from_scratch = std::make_shared<bool>(false);
+  auto label_smoothing = std::make_shared<double>(0);
   Command command = program.add_command("train", "train a float network, or train it further");
   o->add_to(command, 5, 0.01);
   command.add_flag("--from-scratch", *from_scratch, "draw new weights first");
+  command
+      .add_option("--label-smoothing", *label_smoothing,
+                  "share of each label that goes to all classes alike (0)")
+      .type_name("X")
+      .check(number_in(0, 0.9999));
   command.footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
-  command.callback([o, from_scratch] { run(*o, *from_scratch); });
+  command.callback(
+      [o, from_scratch, label_smoothing] { run(*o, *from_scratch, *label_smoothing); });
 }
 
 const RegisteredCommand g_train("train", add_train);

@@ -53,6 +53,7 @@ struct InvertedResidualStage {
 struct MobileNetV2Options {
   int64_t num_classes = 1000;
   double width_mult = 1;  // all channels are multiplied by it and rounded to multiples of 8
+  int64_t first_channels = 32, first_stride = 2, last_channels = 1280;
   std::vector<InvertedResidualStage> stages = {{1, 16, 1, 1}, {6, 24, 2, 2}, {6, 32, 3, 2},
                                                {6, 64, 4, 2}, {6, 96, 3, 1}, {6, 160, 3, 2},
                                                {6, 320, 1, 1}};
@@ -66,8 +67,9 @@ struct MobileNetV2 : nn::Module {
   MobileNetV2Options options;
   nn::Slot features = slot("features", blocks(options));
   nn::Slot classifier =
-      slot("classifier", nn::Sequential(nn::Dropout(options.dropout),
-                                        nn::Linear(last_channels(options), options.num_classes)));
+      slot("classifier",
+           nn::Sequential(nn::Dropout(options.dropout),
+                          nn::Linear(channels_before_classifier(options), options.num_classes)));
 
   Tensor forward(Tensor x) override {
     x = functional::adaptive_avg_pool2d(features(x), 1);
@@ -80,20 +82,20 @@ struct MobileNetV2 : nn::Module {
     int64_t r = std::max<int64_t>(8, static_cast<int64_t>(channels + 4) / 8 * 8);
     return static_cast<double>(r) < 0.9 * channels ? r + 8 : r;
   }
-  static int64_t last_channels(const MobileNetV2Options& o) {
-    return rounded(1280 * std::max(1.0, o.width_mult));
+  static int64_t channels_before_classifier(const MobileNetV2Options& o) {
+    return rounded(static_cast<double>(o.last_channels) * std::max(1.0, o.width_mult));
   }
   static nn::Sequential blocks(const MobileNetV2Options& o) {
-    int64_t channels = rounded(32 * o.width_mult);
+    int64_t channels = rounded(static_cast<double>(o.first_channels) * o.width_mult);
     nn::Sequential s;
-    s.append(conv_bn_relu6(3, channels, 3, 2));
+    s.append(conv_bn_relu6(3, channels, 3, o.first_stride));
     for (const InvertedResidualStage& stage : o.stages)
       for (int64_t i = 0; i < stage.repeats; ++i) {
         const int64_t out = rounded(static_cast<double>(stage.channels) * o.width_mult);
         s.append(InvertedResidual(channels, out, i == 0 ? stage.stride : 1, stage.expansion));
         channels = out;
       }
-    s.append(conv_bn_relu6(channels, last_channels(o), 1));
+    s.append(conv_bn_relu6(channels, channels_before_classifier(o), 1));
     return s;
   }
 };

@@ -28,9 +28,11 @@ float black(const Preprocess& p, int64_t channel) {
 
 DataLoader::DataLoader(Dataset dataset, LoaderOptions options)
     : dataset_(std::move(dataset)), options_(options) {
-  OCTET_CHECK(options.batch_size >= 1 && options.augmentation.crop_padding >= 0, invalid_argument,
-              "DataLoader: batch_size={}, crop_padding={}; expected 1 or more, and 0 or more",
-              options.batch_size, options.augmentation.crop_padding);
+  const Augmentation& a = options.augmentation;
+  OCTET_CHECK(options.batch_size >= 1 && a.crop_padding >= 0 && a.cutout >= 0, invalid_argument,
+              "DataLoader: batch_size={}, crop_padding={}, cutout={}; expected 1 or more, and 0 or "
+              "more of the others",
+              options.batch_size, a.crop_padding, a.cutout);
   int64_t fixed = dataset_.fixed_batch();
   OCTET_CHECK(fixed == 0 || fixed == options.batch_size, invalid_argument,
               "DataLoader: batch_size={}, but the model takes batches of {}, or samples differ in "
@@ -82,7 +84,7 @@ void DataLoader::Iterator::load() {
 
 void DataLoader::augment(Batch& batch, const std::vector<int64_t>& samples, int64_t epoch) const {
   const Augmentation& a = options_.augmentation;
-  if (!a.horizontal_flip && a.crop_padding == 0) return;
+  if (!a.horizontal_flip && a.crop_padding == 0 && a.cutout == 0) return;
   for (auto& [name, tensor] : batch.inputs) {
     if (tensor.dim() != 4 || tensor.dtype() != DType::float32 || tensor.size(0) != batch.size)
       continue;
@@ -95,6 +97,10 @@ void DataLoader::augment(Batch& batch, const std::vector<int64_t>& samples, int6
       const bool flip = a.horizontal_flip && random.integer(0, 1) == 1;
       const int64_t down = random.integer(0, 2 * a.crop_padding) - a.crop_padding;
       const int64_t right = random.integer(0, 2 * a.crop_padding) - a.crop_padding;
+      // The square's first row and column; drawn only where there is one, so that the other draws
+      // stay what they are without.
+      const int64_t top = a.cutout ? random.integer(0, height - 1) - a.cutout / 2 : 0;
+      const int64_t left = a.cutout ? random.integer(0, width - 1) - a.cutout / 2 : 0;
       for (int64_t c = 0; c < channels; ++c) {
         const float border = black(dataset_.preprocess(), c);
         const int64_t plane = (i * channels + c) * height * width;
@@ -102,7 +108,9 @@ void DataLoader::augment(Batch& batch, const std::vector<int64_t>& samples, int6
           for (int64_t x = 0; x < width; ++x) {
             const int64_t from_y = y + down, from_x = (flip ? width - 1 - x : x) + right;
             const bool inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
-            out[plane + y * width + x] = inside ? in[plane + from_y * width + from_x] : border;
+            const bool cut = y >= top && y < top + a.cutout && x >= left && x < left + a.cutout;
+            out[plane + y * width + x] =
+                inside && !cut ? in[plane + from_y * width + from_x] : border;
           }
       }
     });

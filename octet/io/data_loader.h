@@ -1,5 +1,5 @@
 #pragma once
-// Batches of a dataset for training: shuffled, with random flips and crops.
+// Batches of a dataset for training: shuffled, with random flips, crops and cutouts.
 //
 //   DataLoader loader(Dataset::open_images("train.npz", {1 / 255.f, {0.5f}, {0.25f}}),
 //                     {.batch_size = 64, .shuffle = true});
@@ -20,6 +20,9 @@ struct Augmentation {
   bool horizontal_flip = false;  // with probability 1/2
   // a border of that many black pixels around, then a random cut of the old size
   int64_t crop_padding = 0;
+  // a black square of that side, in pixels, around a random pixel of each picture (DeVries and
+  // Taylor 2017); what lies beyond the border is cut off
+  int64_t cutout = 0;
 };
 
 struct LoaderOptions {
@@ -37,7 +40,7 @@ struct LoaderOptions {
 class DataLoader {
  public:
   // Error for a batch size below 1, one the dataset's model does not take, or a negative
-  // crop_padding.
+  // crop_padding or cutout.
   DataLoader(Dataset dataset, LoaderOptions options);
 
   const Dataset& dataset() const { return dataset_; }

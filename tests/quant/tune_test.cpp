@@ -231,4 +231,22 @@ TEST(Tune, MetricsWithoutLabelsAreOneForTheFloatNetwork) {
                         [] { tune(network(), data(), {.metric = tune_metric("sqnr")}); });
 }
 
+TEST(Tune, MetricsOfDetectorsCompareWhatIsFound) {
+  // Two boxes apart; the scores of a box sum to 1, so that the first is the background's.
+  const Tensor corners = Tensor::from<float>({0, 0, 1, 1, 4, 4, 5, 5}, {1, 2, 4});
+  const auto results = [&](float a, float b) {
+    return Batches{{corners, Tensor::from<float>({1 - a, a, 1 - b, b}, {1, 2, 2})}};
+  };
+  const Batches both = results(0.9F, 0.7F), one = results(0.9F, 0.4F);
+  const TuneMetric shared = tune_metric("detections"), precision = tune_metric("map");
+  EXPECT_DOUBLE_EQ(shared.score(both, both), 1);
+  EXPECT_DOUBLE_EQ(shared.score(both, one), 0.5) << "one is lost";
+  EXPECT_DOUBLE_EQ(shared.score(one, both), 0.5) << "one is invented";
+  EXPECT_DOUBLE_EQ(precision.score(both, one), 1) << "it is found, with a lower score";
+  EXPECT_DOUBLE_EQ(precision.score(both, results(0.9F, 0.01F)), 0.5);
+  EXPECT_DOUBLE_EQ(precision.score(one, results(0.8F, 0.9F)), 0.5) << "something else comes first";
+  testing::expect_error(ErrorCode::invalid_argument, {"corners", "--metric-command"},
+                        [&] { shared.score({{corners}}, {{corners}}); });
+}
+
 }  // namespace octet::tune_test

@@ -11,8 +11,10 @@
 #include "octet/base/file.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
+#include "octet/debug/detections.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/sensitivity.h"
+#include "octet/ops/functional.h"
 #include "octet/quant/tune/doctor.h"
 #include "octet/runtime/program.h"
 
@@ -60,6 +62,65 @@ double mean_overlap(const Batches& x, const Batches& y) {
   return sum / static_cast<double>(count);
 }
 
+// Where a detector's results have its scores and its boxes.
+struct DetectorOutputs {
+  size_t scores = 0, corners = 0;
+  bool background = false;
+};
+
+// Boxes: the result with rows of 4 numbers, of whose number there is another result, the scores.
+// Where all scores of a box sum to 1, their first is that of no thing (SSD).
+DetectorOutputs detector_outputs(const std::vector<Tensor>& results) {
+  const auto is_rows = [](const Tensor& t) { return t.dtype() == DType::float32 && t.dim() == 3; };
+  for (size_t c = 0; c < results.size(); ++c)
+    for (size_t s = 0; s < results.size(); ++s) {
+      const Tensor &corners = results[c], &scores = results[s];
+      if (s == c || !is_rows(corners) || !is_rows(scores) || corners.size(2) != 4 ||
+          scores.size(1) != corners.size(1))
+        continue;
+      const std::vector<float> sums = functional::sum(scores.detach(), {2}).to_vector<float>();
+      const bool background = scores.size(2) > 1 && std::ranges::all_of(sums, [](float sum) {
+                                return std::abs(sum - 1) < 1e-3F;
+                              });
+      return {s, c, background};
+    }
+  OCTET_FAIL(invalid_argument,
+             "metric: the network has no scores (N, boxes, categories) beside corners (N, boxes, "
+             "4); give a function of your own, or --metric-command");
+}
+
+// Detections of both networks in all pictures, down to `min_score` in `got`.
+using Found = std::vector<debug::Detections>;
+std::pair<Found, Found> detections_of(const Batches& expected, const Batches& got,
+                                      float min_score) {
+  const DetectorOutputs at = detector_outputs(expected.at(0));
+  const auto all = [&](const Batches& results, float score) {
+    Found found;
+    for (const std::vector<Tensor>& batch : results)
+      for (debug::Detections& picture :
+           debug::detections(batch.at(at.scores), batch.at(at.corners),
+                             {.min_score = score, .background = at.background}))
+        found.push_back(std::move(picture));
+    return found;
+  };
+  return {all(expected, debug::DetectionOptions().min_score), all(got, min_score)};
+}
+
+// What both find over what one of them finds.
+double shared_detections(const Batches& expected, const Batches& got) {
+  const auto [x, y] = detections_of(expected, got, debug::DetectionOptions().min_score);
+  debug::Share share = debug::found_again(x, y);
+  for (const debug::Detections& picture : y) share.count += std::ssize(picture);
+  share.count -= share.hits;
+  return share.value();
+}
+
+double average_precision(const Batches& expected, const Batches& got) {
+  constexpr float kLeastScore = 0.05F;  // detections below it change no precision that counts
+  const auto [x, y] = detections_of(expected, got, kLeastScore);
+  return debug::mean_average_precision(x, y);
+}
+
 const std::vector<TuneMetric>& named_metrics() {
   static const std::vector<TuneMetric> all = {
       {"cosine",
@@ -82,7 +143,9 @@ const std::vector<TuneMetric>& named_metrics() {
            return debug::character_agreement(a, b);
          });
        }},
-      {"iou", mean_overlap}};
+      {"iou", mean_overlap},
+      {"detections", shared_detections},
+      {"map", average_precision}};
   return all;
 }
 

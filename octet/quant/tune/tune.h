@@ -32,7 +32,10 @@ struct TuneMetric {
 // By name, without labels: "cosine" (of all float outputs), "sqnr" (in dB), "agreement" (largest
 // scores of the first output along its last dimension: debug::argmax_agreement), "sequence"
 // (debug::sequence_agreement), "characters" (debug::character_agreement), "iou" (of the first
-// output as a mask: the mean of debug::mask_overlap over samples). Error for other names.
+// output as a mask: the mean of debug::mask_overlap over samples); of detectors with scores (N,
+// boxes, categories) and corners (N, boxes, 4), with the float network's detections as the truth:
+// "detections" (those that both find, over those that one does) and "map"
+// (debug::mean_average_precision). Error for other names.
 TuneMetric tune_metric(std::string_view name);
 std::vector<std::string> tune_metric_names();
 // Top-k of the first output; a tensor of labels for each judging batch.

@@ -81,6 +81,21 @@ struct LayerwiseOptions {
   std::function<void(size_t done, size_t all)> progress = {};  // after each layer
 };
 
+// The two networks, as they are when it is made, and their layers.
+struct LayerwiseRun {
+  LayerwiseRun(const ObservedGraphModule& prepared, const Samples& samples,
+               const LayerwiseOptions& options, const char* who);
+  // Computes a layer of the quantized network with its weight and bias as they are by now.
+  void compute_layer(const ObservedGraphModule& prepared, graph::NodeId node,
+                     const PreparedLayer& layer);
+  // The value of the float network that a float value of `codes` stands for.
+  graph::ValueId float_value(graph::ValueId v, const char* who) const;
+
+  std::vector<PreparedLayer> layers;
+  GraphRun floats, codes;                             // codes: the reference graph
+  std::vector<graph::NodeId> float_nodes, code_nodes;  // of the layers
+};
+
 // Calls `visit` for each layer in order; it may set the layer's weight and bias in `prepared`.
 // Keeps what is live of the float and the quantized network for all samples. Errors:
 // not_calibrated; invalid_argument without samples or for another graph's float_graph.

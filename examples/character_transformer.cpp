@@ -73,6 +73,6 @@ int main(int count, char** arguments) {
                           mean = 0;
                         });
   io::save_octet(graph_of(*model), out / "text.octet");
-  write_samples(out / "calibrate.npz", training, 128, model->steps);
+  write_samples(out / "calibrate.npz", training, 512, model->steps);
   write_samples(out / "test.npz", test, 512, model->steps);
 }

@@ -21,7 +21,7 @@ using graph::ValueId;
 namespace {
 
 SoftTraining training_of(const AdaRoundOptions& o) {
-  return {o.iterations, o.lr, o.regularization, o.warm_up};
+  return {o.iterations, o.lr, o.regularization, o.warm_up, o.first_power};
 }
 
 // -- layer by layer -------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ void round_layer(ObservedGraphModule& prepared, const LayerStep& step,
   AdaRoundReport::Entry entry{{layer.label}};
   for (GroupCodes& g : groups) {
     g.round_to_nearest(grids);
-    entry.nearest_error += g.squared_error(grids);
+    entry.before += g.squared_error(grids);
   }
   if (options.iterations > 0) {
     std::vector<double> scales;
@@ -102,30 +102,34 @@ void round_layer(ObservedGraphModule& prepared, const LayerStep& step,
 struct SoftLayer {
   const PreparedLayer* layer;
   SoftCodes codes;
-  Tensor bias;        // of the float network, or undefined
+  Tensor bias;        // from which it starts, or undefined
   Tensor shift = {};  // is added to it, times unit; undefined: it is not learned
   double unit = 0;
 
-  Tensor bias_now() const {
+  Tensor learned_bias() const {
     if (!shift.defined()) return bias;
     return bias.defined() ? bias + shift * unit : shift * unit;
   }
 };
 
 SoftLayer soft_layer(const ObservedGraphModule& prepared, const PreparedLayer& layer,
-                     const Tensor& weight, const Tensor& bias, bool learn_scales) {
+                     const Tensor& weight, bool learn_scales) {
   const QParams q = prepared.weight_qparams(layer.name);
   Shape shape(static_cast<size_t>(weight.dim()), 1);
   if (q.scales.size() > 1) shape[static_cast<size_t>(q.quantizer->axis())] = std::ssize(q.scales);
-  std::vector<float> scale(q.scales.begin(), q.scales.end()), lo, hi;
+  std::vector<float> scales(q.scales.begin(), q.scales.end()), lo, hi;
   for (const double zero : q.zero_points) {
     lo.push_back(static_cast<float>(static_cast<double>(q.quant_min) - zero));
     hi.push_back(static_cast<float>(static_cast<double>(q.quant_max) - zero));
   }
+  const Tensor scale = Tensor::from(scales, shape);
+  Tensor codes = (rounded_weight(prepared, layer) / scale).contiguous();
+  for (int64_t i = 0; i < codes.numel(); ++i)
+    codes.data<float>()[i] = std::nearbyintf(codes.data<float>()[i]);
   return {&layer,
-          SoftCodes(weight, Tensor::from(scale, shape), Tensor::from(lo, shape),
-                    Tensor::from(hi, shape), learn_scales),
-          bias};
+          SoftCodes(codes, weight, scale, Tensor::from(lo, shape), Tensor::from(hi, shape),
+                    learn_scales),
+          bias_now(prepared, layer)};
 }
 
 double spread_of(const Tensor& x) {
@@ -148,8 +152,8 @@ class BlockRounding {
       const PreparedLayer& layer = *step.layers[i];
       if (layer.shared) continue;
       keep_range(prepared, layer);
-      const auto& [weight, bias] = step.parameters[i];
-      soft_.push_back(soft_layer(prepared, layer, weight, bias, options.learn_scales));
+      const Tensor weight = step.parameters[i].first.contiguous();
+      soft_.push_back(soft_layer(prepared, layer, weight, options.learn_scales));
       entry_.layers.push_back(layer.label);
       weights_ += static_cast<double>(weight.numel());
     }
@@ -159,13 +163,9 @@ class BlockRounding {
   bool empty() const { return soft_.empty(); }
 
   AdaRoundReport::Entry round() {
-    // Codes are learned from the float weight, not from what earlier passes have made of it.
-    for (size_t i = 0; i < step_.layers.size(); ++i)
-      if (by_layer_.contains(step_.layers[i]))
-        set_weight_only(prepared_, *step_.layers[i], step_.parameters[i].first);
+    entry_.before = entry_.error = error_now();
+    if (options_.iterations == 0 || !(entry_.before > 0)) return entry_;
     if (options_.correct_bias) add_shifts();
-    entry_.nearest_error = entry_.error = error_now();
-    if (options_.iterations == 0 || !(entry_.nearest_error > 0)) return entry_;
     std::vector<SoftCodes*> codes;
     std::vector<Tensor> shifts;
     for (SoftLayer& s : soft_) {
@@ -174,8 +174,12 @@ class BlockRounding {
     }
     Random random(options_.seed);
     learn(codes, shifts, training_of(options_), [&](int) { return soft_error(random); });
-    for (SoftLayer& s : soft_) set_learned(s);
+    std::vector<LayerState> old;
+    for (SoftLayer& s : soft_) old.push_back(set_learned(s));
     entry_.error = error_now();
+    if (entry_.error <= entry_.before) return entry_;
+    for (size_t i = 0; i < soft_.size(); ++i) set(*soft_[i].layer, old[i]);
+    entry_.error = entry_.before;
     return entry_;
   }
 
@@ -183,7 +187,7 @@ class BlockRounding {
   // A unit of a bias is a tenth of how its layer's results spread.
   void add_shifts() {
     step_.run(step_.inputs[0], [&](const PreparedLayer& layer, const Tensor& x) {
-      const Tensor y = result_now(layer, x);
+      Tensor y = result_now(layer, x);
       if (const auto soft = by_layer_.find(&layer); soft != by_layer_.end()) {
         soft->second->unit = 0.1 * spread_of(y);
         soft->second->shift = Tensor::zeros({layer.channels});
@@ -194,12 +198,7 @@ class BlockRounding {
   }
 
   Tensor result_now(const PreparedLayer& layer, const Tensor& x) const {
-    const auto soft = by_layer_.find(&layer);
-    const auto at = std::find(step_.layers.begin(), step_.layers.end(), &layer);
-    const Tensor& bias =
-        step_.parameters[static_cast<size_t>(at - step_.layers.begin())].second;
-    return layer_result(layer, x, rounded_weight(prepared_, layer),
-                        soft == by_layer_.end() ? bias : soft->second->bias_now());
+    return layer_result(layer, x, rounded_weight(prepared_, layer), bias_now(prepared_, layer));
   }
 
   // The mean squared error of the result on all samples, with weights as they are set.
@@ -216,8 +215,7 @@ class BlockRounding {
     return sum / std::max(1.0, count);
   }
 
-  // Of some samples, with soft weights: as a number of weights, if it were that of rounding to the
-  // nearest code.
+  // Of some samples, with soft weights; the number of weights where it is as at the beginning.
   Tensor soft_error(Random& random) const {
     Tensor sum;
     double count = 0;
@@ -226,7 +224,7 @@ class BlockRounding {
       const Tensor y = step_.run(step_.inputs[b], [&](const PreparedLayer& layer, const Tensor& x) {
         const auto soft = by_layer_.find(&layer);
         if (soft == by_layer_.end()) return result_now(layer, x);
-        return layer_result(layer, x, soft->second->codes.weight(), soft->second->bias_now());
+        return layer_result(layer, x, soft->second->codes.weight(), soft->second->learned_bias());
       });
       const Tensor d = y - step_.targets[b];
       const Tensor square = functional::sum(d * d);
@@ -234,23 +232,35 @@ class BlockRounding {
       count += static_cast<double>(d.numel());
       samples += std::max<int64_t>(1, d.dim() > 0 ? d.size(0) : 1);
     }
-    return sum * (weights_ / (entry_.nearest_error * count));
+    return sum * (weights_ / (entry_.before * count));
   }
 
-  void set_learned(SoftLayer& s) {
+  struct LayerState {
+    std::vector<double> scales;
+    Tensor weight, bias;
+  };
+  void set(const PreparedLayer& layer, const LayerState& state) {
+    set_scales(prepared_, layer, state.scales);
+    set_weight_only(prepared_, layer, state.weight);
+    prepared_.set_bias(layer.name,
+                       state.bias.defined() ? state.bias : Tensor::zeros({layer.channels}));
+  }
+
+  // What there was before.
+  LayerState set_learned(SoftLayer& s) {
     const PreparedLayer& layer = *s.layer;
+    const LayerState old{prepared_.weight_qparams(layer.name).scales,
+                         constant_now(prepared_, layer.weight), s.bias};
     if (options_.learn_scales) {
       const auto scales = s.codes.scales().to_vector<float>();
       set_scales(prepared_, layer, {scales.begin(), scales.end()});
     }
     const QParams q = prepared_.weight_qparams(layer.name);
     const std::vector<float> scale(q.scales.begin(), q.scales.end());
-    const Tensor codes = s.codes.codes();
     set_weight_only(prepared_, layer,
-                    codes * Tensor::from(scale, s.codes.scales().shape()));
-    if (!s.shift.defined()) return;
-    autograd::set_requires_grad(s.shift, false);
-    prepared_.set_bias(layer.name, s.bias_now());
+                    s.codes.codes() * Tensor::from(scale, s.codes.scales().shape()));
+    if (s.shift.defined()) prepared_.set_bias(layer.name, s.learned_bias().detach());
+    return old;
   }
 
   ObservedGraphModule& prepared_;

@@ -34,10 +34,11 @@ struct AdaRoundOptions {
   // Samples of a step, with `blocks`: as many whole batches as have so many, or a part of one if
   // the graph's inputs have an open first dimension.
   int64_t batch = 32;
-  // The weight of the regularizer: 1 is as much for each weight as the mean squared error that
-  // rounding to the nearest code makes for each.
+  // The weight of the regularizer: 1 is as much for each weight as each one's share of the error
+  // before.
   double regularization = 0.5;
   double warm_up = 0.2;       // the share of iterations without it
+  double first_power = 20;    // of the regularizer, which falls to 2
   bool learn_scales = false;  // the scales of weights too, 0.1 of lr for their logarithm
   bool correct_bias = true;   // the bias takes the means; with `blocks` it is learned
   uint64_t seed = 1;          // of the samples that steps take
@@ -47,9 +48,9 @@ struct AdaRoundOptions {
 struct AdaRoundReport {
   struct Entry {
     std::vector<std::string> layers;  // whose weights were learned (quant::node_name)
-    // Of the result, with weights rounded to the nearest code and as they are now: with `blocks`
-    // the mean squared error on all samples, else (w - q) h (w - q)^T as of gptq.
-    double nearest_error = 0, error = 0;
+    // Of the result, before and now: with `blocks` the mean squared error on all samples, else
+    // (w - q) h (w - q)^T as of gptq, with the nearest codes before.
+    double before = 0, error = 0;
   };
   std::vector<Entry> entries;
   // Layers that share their weight and, without `blocks`, transposed convolutions: their weights go
@@ -61,13 +62,16 @@ struct AdaRoundReport {
 //  s (floor(w / s) + r(v)),  r(v) = min(1, max(0, 1.2 sigmoid(v) - 0.1)),
 // and Adam finds the v with the least
 //  error + regularization * sum of (1 - |2 r(v) - 1|^b),
-// b falling from 20 to 2, so that in the end each r is 0 or 1; the code is then the nearer one. The
+// b falling from first_power to 2, so that in the end each r is 0 or 1; the code is then the nearer one. The
 // error is the squared difference to the float network's result, computed from what the quantized
 // network has by then: activations are rounded, all layers before are done. Without `blocks` it is
 // the layer's expected one, (w - q) h (w - q)^T (reconstruction_impl.h), whose gradient needs no
 // samples; what is left of it is then taken by coordinate descent. With `blocks` a step runs the
 // block on some samples; a block is what lies between two places where one value alone goes on, so
-// that a residual block is one, and a layer in a chain is one, with its activation.
+// that a residual block is one, and a layer in a chain is one, with its activation. Its weights
+// start from the codes that they have, the nearest or what a pass before (gptq) has made of them,
+// and go to those or to the ones next to them, towards w; where that is no gain on all samples, the
+// block stays as it was.
 //
 // convert_fx keeps the weights. `prepared`: a calibrated graph of operators. `samples`: batches of
 // inputs in the graph's order, all of whose live values are kept; a few hundred images are enough.

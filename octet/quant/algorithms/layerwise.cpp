@@ -73,6 +73,14 @@ Tensor constant_now(const ObservedGraphModule& prepared, const std::string& name
   return prepared.graph().constant(prepared.graph().find(name).value());
 }
 
+Tensor bias_now(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
+  const Graph& now = prepared.graph();
+  const Node& call = now.producer(*now.find(layer.name));
+  return call.inputs.size() > 2 && call.inputs[2] != kNone
+             ? constant_now(prepared, now.value(call.inputs[2]).name)
+             : Tensor();
+}
+
 Tensor rounded_weight(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
   return quantize_to(constant_now(prepared, layer.weight), prepared.weight_qparams(layer.name))
       .dequantize();
@@ -199,12 +207,7 @@ LayerwiseRun::LayerwiseRun(const ObservedGraphModule& prepared, const Samples& s
 
 void LayerwiseRun::compute_layer(const ObservedGraphModule& prepared, NodeId node,
                                  const PreparedLayer& layer) {
-  const Graph& now = prepared.graph();
-  const Node& call = now.producer(*now.find(layer.name));
-  const Tensor bias = call.inputs.size() > 2 && call.inputs[2] != kNone
-                          ? constant_now(prepared, now.value(call.inputs[2]).name)
-                          : Tensor();
-  const Tensor weight = rounded_weight(prepared, layer);
+  const Tensor weight = rounded_weight(prepared, layer), bias = bias_now(prepared, layer);
   std::vector<Tensor> results;
   for (size_t b = 0; b < codes.batches(); ++b) {
     Tensor y = layer_result(layer, codes.value(codes.graph().node(node).inputs[0], b), weight, bias);

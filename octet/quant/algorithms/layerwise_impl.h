@@ -38,6 +38,8 @@ int64_t channel_dim(const PreparedLayer& layer, const Tensor& result);
 
 // A constant of the prepared graph as it is now.
 Tensor constant_now(const ObservedGraphModule& prepared, const std::string& name);
+// The layer's bias as it is now, undefined without one.
+Tensor bias_now(const ObservedGraphModule& prepared, const PreparedLayer& layer);
 // The weight as convert_fx will have it, in float.
 Tensor rounded_weight(const ObservedGraphModule& prepared, const PreparedLayer& layer);
 

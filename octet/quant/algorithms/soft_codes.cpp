@@ -7,7 +7,7 @@ namespace octet::quant {
 namespace {
 
 constexpr double kZeta = 1.1, kGamma = -0.1;  // where the sigmoid is stretched to
-constexpr double kFirstPower = 20, kLastPower = 2;
+constexpr double kLastPower = 2;
 constexpr double kScaleRate = 0.1;  // of lr
 
 Tensor binary(const char* op, const Tensor& a, const Tensor& b) { return ops::call(op, {a, b}); }
@@ -21,12 +21,29 @@ SoftCodes::SoftCodes(const Tensor& weight, const Tensor& scale, const Tensor& lo
   const Tensor position = weight / scale;
   // A weight beyond the last code may go to the one before it, too.
   base_ = binary("maximum", binary("minimum", ops::call("floor", {position}), hi - 1.0), lo);
+  begin(position - base_, learn_scale);
+}
+
+SoftCodes::SoftCodes(const Tensor& codes, const Tensor& weight, const Tensor& scale,
+                     const Tensor& lo, const Tensor& hi, bool learn_scale)
+    : scale_(scale) {
+  autograd::NoGrad no_grad;
+  const Tensor position = weight / scale;
+  Tensor lower = codes.clone();
+  for (int64_t i = 0; i < lower.numel(); ++i)
+    if (position.data<float>()[i] < codes.data<float>()[i]) lower.data<float>()[i] -= 1;
+  base_ = binary("maximum", binary("minimum", lower, hi - 1.0), lo);
   const Tensor part = functional::clamp(position - base_, 0.01, 0.99);
+  begin((part + (codes - base_)) * 0.5, learn_scale);
+}
+
+void SoftCodes::begin(const Tensor& part, bool learn_scale) {
   // r(v) = part.
-  v_ = functional::neg(functional::log((kZeta - kGamma) / (part - kGamma) - 1.0));
+  const Tensor inside = functional::clamp(part, 0.01, 0.99);
+  v_ = functional::neg(functional::log((kZeta - kGamma) / (inside - kGamma) - 1.0));
   autograd::set_requires_grad(v_);
   if (!learn_scale) return;
-  growth_ = Tensor::zeros(scale.shape());
+  growth_ = Tensor::zeros(scale_.shape());
   autograd::set_requires_grad(growth_);
 }
 
@@ -74,7 +91,7 @@ void learn(std::vector<SoftCodes*> all, const std::vector<Tensor>& biases,
     Tensor loss = error(step);
     if (step >= warm) {
       const double rest = 1 - (step - warm) / (training.iterations - warm);
-      const double power = kLastPower + (kFirstPower - kLastPower) * rest;
+      const double power = kLastPower + (training.first_power - kLastPower) * rest;
       for (const SoftCodes* s : all)
         loss = loss + s->penalty(power) * training.regularization;
     }

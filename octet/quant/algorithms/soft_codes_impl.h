@@ -15,6 +15,10 @@ class SoftCodes {
  public:
   SoftCodes(const Tensor& weight, const Tensor& scale, const Tensor& lo, const Tensor& hi,
             bool learn_scale);
+  // Between `codes` and those next to them on the weight's side; r begins half way from the code to
+  // the weight.
+  SoftCodes(const Tensor& codes, const Tensor& weight, const Tensor& scale, const Tensor& lo,
+            const Tensor& hi, bool learn_scale);
 
   // Of this step: call it before weight() and penalty().
   void update();
@@ -28,6 +32,8 @@ class SoftCodes {
   Tensor scales() const;  // as they are now
 
  private:
+  void begin(const Tensor& part, bool learn_scale);
+
   Tensor scale_, base_;  // base: the lower of the two codes
   Tensor v_, growth_;    // scale_ * exp(growth_) is what there is now
   Tensor r_, now_;       // of this step
@@ -35,7 +41,7 @@ class SoftCodes {
 
 struct SoftTraining {
   int iterations = 1000;
-  double lr = 0.01, regularization = 0.5, warm_up = 0.2;
+  double lr = 0.01, regularization = 0.5, warm_up = 0.2, first_power = 20;
 };
 
 // Adam on all of these and on `biases` (leaves). `error`, of the step's number: what is to be

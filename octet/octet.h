@@ -49,6 +49,7 @@
 #include "octet/nn/nn.h"
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
+#include "octet/quant/algorithms/adaround.h"
 #include "octet/quant/algorithms/batch_norm_reestimation.h"
 #include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/algorithms/choose_ranges.h"

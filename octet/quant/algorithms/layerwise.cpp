@@ -73,6 +73,14 @@ Tensor constant_now(const ObservedGraphModule& prepared, const std::string& name
   return prepared.graph().constant(prepared.graph().find(name).value());
 }
 
+Tensor bias_now(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
+  const Graph& now = prepared.graph();
+  const Node& call = now.producer(*now.find(layer.name));
+  return call.inputs.size() > 2 && call.inputs[2] != kNone
+             ? constant_now(prepared, now.value(call.inputs[2]).name)
+             : Tensor();
+}
+
 Tensor rounded_weight(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
   return quantize_to(constant_now(prepared, layer.weight), prepared.weight_qparams(layer.name))
       .dequantize();
@@ -154,13 +162,18 @@ void GraphRun::set(NodeId n, std::vector<Tensor> result) {
 
 namespace {
 
-// By layer: the node of a graph whose result has its name, or that with ".float" behind.
+// The value of that name, or that with ".float" behind.
+std::optional<ValueId> value_of(const Graph& g, const std::string& name) {
+  const auto v = g.find(name + ".float");
+  return v ? v : g.find(name);
+}
+
+// By layer: the node of a graph whose result has its name.
 std::vector<NodeId> nodes_of(const Graph& g, const std::vector<PreparedLayer>& layers,
                              const char* who, const char* what) {
   std::vector<NodeId> nodes;
   for (const PreparedLayer& layer : layers) {
-    auto v = g.find(layer.name + ".float");
-    if (!v) v = g.find(layer.name);
+    const auto v = value_of(g, layer.name);
     OCTET_CHECK(v && g.producer(*v).op == layer.op, invalid_argument,
                 "{}: {} has no {} '{}': it is another network's", who, what, layer.op, layer.name);
     nodes.push_back(g.value(*v).producer);
@@ -168,61 +181,76 @@ std::vector<NodeId> nodes_of(const Graph& g, const std::vector<PreparedLayer>& l
   return nodes;
 }
 
-// The results of a layer on all batches.
-std::vector<Tensor> results_of(const GraphRun& run, const Node& node, const PreparedLayer& layer,
-                               const Tensor& weight, const Tensor& bias) {
-  std::vector<Tensor> results;
-  for (size_t b = 0; b < run.batches(); ++b) {
-    Tensor y = layer_result(layer, run.value(node.inputs[0], b), weight, bias);
-    if (layer.activation != "none") y = ops::call(layer.activation, {y});
-    results.push_back(std::move(y));
-  }
-  return results;
-}
-
-}  // namespace
-
-void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
-                    const LayerwiseOptions& options, const char* who,
-                    const std::function<void(const LayerStep&)>& visit) {
+void check_samples(const ObservedGraphModule& prepared, const Samples& samples, const char* who) {
   OCTET_CHECK(!samples.empty(), invalid_argument, "{}: no samples", who);
-  autograd::NoGrad no_grad;
-  const std::vector<PreparedLayer> layers = static_layers(prepared, who);
   for (const std::vector<Tensor>& batch : samples)
     OCTET_CHECK(batch.size() == prepared.graph().inputs().size(), invalid_argument,
                 "{}: a batch of {} inputs; expected {}", who, batch.size(),
                 prepared.graph().inputs().size());
-  // The prepared graph is asked for what it is now; a copy, because visits change it.
-  const auto snapshot = std::static_pointer_cast<ObservedGraphModule>(prepared.clone());
-  GraphRun floats(options.float_graph ? *options.float_graph : snapshot->watched().graph, samples);
-  GraphRun codes(convert_to_reference_fx(snapshot)->graph(), samples);
-  const auto float_nodes = nodes_of(floats.graph(), layers, who, "float_graph");
-  const auto code_nodes = nodes_of(codes.graph(), layers, who, "the quantized graph");
+}
+
+// A copy, because visits change the graph.
+Graph reference_of(const ObservedGraphModule& prepared) {
+  return convert_to_reference_fx(std::static_pointer_cast<ObservedGraphModule>(prepared.clone()))
+      ->graph();
+}
+
+}  // namespace
+
+LayerwiseRun::LayerwiseRun(const ObservedGraphModule& prepared, const Samples& samples,
+                           const LayerwiseOptions& options, const char* who)
+    : layers((check_samples(prepared, samples, who), static_layers(prepared, who))),
+      floats(options.float_graph ? *options.float_graph : prepared.watched().graph, samples),
+      codes(reference_of(prepared), samples),
+      float_nodes(nodes_of(floats.graph(), layers, who, "float_graph")),
+      code_nodes(nodes_of(codes.graph(), layers, who, "the quantized graph")) {}
+
+void LayerwiseRun::compute_layer(const ObservedGraphModule& prepared, NodeId node,
+                                 const PreparedLayer& layer) {
+  const Tensor weight = rounded_weight(prepared, layer), bias = bias_now(prepared, layer);
+  std::vector<Tensor> results;
+  for (size_t b = 0; b < codes.batches(); ++b) {
+    Tensor y = layer_result(layer, codes.value(codes.graph().node(node).inputs[0], b), weight, bias);
+    if (layer.activation != "none") y = ops::call(layer.activation, {y});
+    results.push_back(std::move(y));
+  }
+  codes.set(node, std::move(results));
+}
+
+ValueId LayerwiseRun::float_value(ValueId v, const char* who) const {
+  std::string name = codes.graph().value(v).name;
+  if (name.ends_with(".float")) name.resize(name.size() - 6);
+  const auto found = floats.graph().find(name);
+  OCTET_CHECK(found, invalid_argument, "{}: float_graph has no value '{}': it is another network's",
+              who, name);
+  return *found;
+}
+
+void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
+                    const LayerwiseOptions& options, const char* who,
+                    const std::function<void(const LayerStep&)>& visit) {
+  autograd::NoGrad no_grad;
+  LayerwiseRun run(prepared, samples, options, who);
   NodeId f = 0, q = 0;
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const PreparedLayer& layer = layers[i];
-    for (; f < float_nodes[i]; ++f) floats.compute(f);
-    for (; q < code_nodes[i]; ++q) codes.compute(q);
-    const Node &float_node = floats.graph().node(f), &code_node = codes.graph().node(q);
+  for (size_t i = 0; i < run.layers.size(); ++i) {
+    for (; f < run.float_nodes[i]; ++f) run.floats.compute(f);
+    for (; q < run.code_nodes[i]; ++q) run.codes.compute(q);
+    const Node &float_node = run.floats.graph().node(f), &code_node = run.codes.graph().node(q);
     const ValueId b = float_node.inputs.size() > 2 ? float_node.inputs[2] : kNone;
-    const LayerStep step{layer,
-                         i,
-                         layers.size(),
-                         floats.value(float_node.inputs[1], 0),
-                         floats.value(b, 0),
-                         samples.size(),
-                         [&](size_t batch) { return floats.value(float_node.inputs[0], batch); },
-                         [&](size_t batch) { return codes.value(code_node.inputs[0], batch); }};
+    const LayerStep step{
+        run.layers[i],
+        i,
+        run.layers.size(),
+        run.floats.value(float_node.inputs[1], 0),
+        run.floats.value(b, 0),
+        samples.size(),
+        [&](size_t batch) { return run.floats.value(float_node.inputs[0], batch); },
+        [&](size_t batch) { return run.codes.value(code_node.inputs[0], batch); }};
     visit(step);
-    if (options.progress) options.progress(i + 1, layers.size());
-    if (i + 1 == layers.size()) break;
-    const Graph& now = prepared.graph();
-    const Node& node = now.producer(*now.find(layer.name));
-    const Tensor bias = node.inputs.size() > 2 && node.inputs[2] != kNone
-                            ? constant_now(prepared, now.value(node.inputs[2]).name)
-                            : Tensor();
-    codes.set(q, results_of(codes, code_node, layer, rounded_weight(prepared, layer), bias));
-    floats.compute(f);
+    if (options.progress) options.progress(i + 1, run.layers.size());
+    if (i + 1 == run.layers.size()) break;
+    run.compute_layer(prepared, q, run.layers[i]);
+    run.floats.compute(f);
     ++f, ++q;
   }
 }

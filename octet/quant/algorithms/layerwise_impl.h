@@ -38,6 +38,8 @@ int64_t channel_dim(const PreparedLayer& layer, const Tensor& result);
 
 // A constant of the prepared graph as it is now.
 Tensor constant_now(const ObservedGraphModule& prepared, const std::string& name);
+// The layer's bias as it is now, undefined without one.
+Tensor bias_now(const ObservedGraphModule& prepared, const PreparedLayer& layer);
 // The weight as convert_fx will have it, in float.
 Tensor rounded_weight(const ObservedGraphModule& prepared, const PreparedLayer& layer);
 
@@ -79,6 +81,21 @@ struct LayerwiseOptions {
   // watched().graph from before any weight was changed.
   std::optional<graph::Graph> float_graph = {};
   std::function<void(size_t done, size_t all)> progress = {};  // after each layer
+};
+
+// The two networks, as they are when it is made, and their layers.
+struct LayerwiseRun {
+  LayerwiseRun(const ObservedGraphModule& prepared, const Samples& samples,
+               const LayerwiseOptions& options, const char* who);
+  // Computes a layer of the quantized network with its weight and bias as they are by now.
+  void compute_layer(const ObservedGraphModule& prepared, graph::NodeId node,
+                     const PreparedLayer& layer);
+  // The value of the float network that a float value of `codes` stands for.
+  graph::ValueId float_value(graph::ValueId v, const char* who) const;
+
+  std::vector<PreparedLayer> layers;
+  GraphRun floats, codes;                             // codes: the reference graph
+  std::vector<graph::NodeId> float_nodes, code_nodes;  // of the layers
 };
 
 // Calls `visit` for each layer in order; it may set the layer's weight and bias in `prepared`.

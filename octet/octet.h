@@ -52,6 +52,7 @@
 #include "octet/quant/algorithms/adaround.h"
 #include "octet/quant/algorithms/batch_norm_reestimation.h"
 #include "octet/quant/algorithms/bias_correction.h"
+#include "octet/quant/algorithms/block_weights.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/quant/algorithms/equalize.h"

@@ -227,9 +227,9 @@ struct PoolArgs {
 enum class Arithmetic { add, sub, mul, div };
 
 // Functions of one number. In float32: gelu = x * P(Z <= x) for a standard normal Z, to 3 units in
-// the last place; sigmoid = 1 / (1 + exp(-x)) and silu = x / (1 + exp(-x)), to 2; hardswish =
+// the last place; sigmoid = 1 / (1 + exp(-x)), silu = x / (1 + exp(-x)) and tanh, to 2; hardswish =
 // x * min(max(x + 3, 0), 6) / 6, each step rounded. The others are computed in double and rounded
-// once: exp; tanh; gelu_tanh = x / 2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish =
+// once: exp; gelu_tanh = x / 2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish =
 // x * tanh(log(1 + exp(x))).
 enum class Function { exp, sigmoid, silu, tanh, gelu, gelu_tanh, mish, hardswish };
 
@@ -436,7 +436,7 @@ struct KernelTable {
                         int32_t* bias, float* multiplier, int64_t n) = nullptr;
   // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out, which
   // lie `stride` apart and become the gates themselves; r: what h gives them, likewise; cell and h:
-  // the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
+  // the states, h only written. Sigmoid and tanh as `function`, all in float32.
   void (*lstm_gates)(float* g, const float* r, int64_t stride, float* cell, float* h,
                      int64_t n) = nullptr;
   // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not,

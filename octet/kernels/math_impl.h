@@ -189,13 +189,19 @@ inline float over_one_plus_exp(float numerator, float x) {
 inline float sigmoid_of(float x) { return over_one_plus_exp(1, x); }
 inline float silu_of(float x) { return over_one_plus_exp(x, x); }
 
-// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference
-// cancels, by its series.
-inline double tanh_of(double x, double quotient) {
-  const double s = x * x,
-               near = x *
-                      (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
-  return __builtin_fabs(x) < 0.05 ? near : 1 - 2 * quotient;
+// tanh(x) = 1 - 2/(exp(2x) + 1) to 2 units in the last place; where the difference cancels,
+// x + x^3 p(x^2), p interpolated at Chebyshev's points for |x| up to 0.64 (to 3e-8). Of NaN: any
+// number.
+inline float tanh_of(float x) {
+  const float a = __builtin_fabsf(x), s = x * x;
+  float p = -0.00599296f;
+  p = __builtin_fmaf(p, s, 0.02092415f);
+  p = __builtin_fmaf(p, s, -0.05383514f);
+  p = __builtin_fmaf(p, s, 0.13332663f);
+  p = __builtin_fmaf(p, s, -0.33333328f);
+  const float near = __builtin_fmaf(x * s, p, x);
+  const float far = 1 - 2 / (1 + exp_within(2 * (a < 10 ? a : 10)));
+  return a < 0.64f ? near : __builtin_copysignf(far, x);
 }
 
 // The functions that are computed in double. Beyond the bounds each has reached its limit in
@@ -204,7 +210,14 @@ inline double within(double x, double bound) {
   const double low = x < -bound ? -bound : x;
   return low > bound ? bound : low;
 }
-inline double tanh_of(double x) { return tanh_of(x, 1 / (1 + exp_within(2 * within(x, 20)))); }
+// Near 0, where the difference of tanh_of above cancels, by its series.
+inline double tanh_of(double x) {
+  const double s = x * x,
+               near = x *
+                      (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
+  const double far = 1 - 2 / (1 + exp_within(2 * within(x, 20)));
+  return __builtin_fabs(x) < 0.05 ? near : far;
+}
 inline double gelu_tanh_of(double x) {
   constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
   const double v = x < -40 ? -40 : x;  // where the result is 0
@@ -239,7 +252,7 @@ inline void function(Function f, const float* x, float* y, int64_t n) {
     case Function::silu:
       return each(x, y, n, [](float v) { return silu_of(v); });
     case Function::tanh:
-      return each(x, y, n, [](double v) { return tanh_of(v); });
+      return each(x, y, n, [](float v) { return tanh_of(v); });
     case Function::gelu:
       return each(x, y, n, [](float v) { return gelu_of(v); });
     case Function::gelu_tanh:
@@ -330,48 +343,28 @@ inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const floa
   }
 }
 
-// 1 + exp(factor * (a + b)); |a + b| beyond 150 counts as 150, where a sigmoid is 0 or 1 in float32
-// and a product of four such denominators is finite.
-inline void denominators(const float* __restrict a, const float* __restrict b, double factor,
-                         double* __restrict d, int64_t n) {
+// The gate fn(a + b), which is put in the place of b.
+template <typename Fn>
+inline void gate(const float* __restrict a, float* __restrict b, int64_t n, Fn fn) {
   for (int64_t j = 0; j < n; ++j) {
-    const float x = a[j] + b[j], low = x < -150 ? -150 : x, bounded = low > 150 ? 150 : low;
-    const double y = 1 + exp_within(factor * static_cast<double>(bounded));
-    d[j] = x != x ? static_cast<double>(x) : y;
+    const float x = a[j] + b[j], y = fn(x);
+    b[j] = x != x ? x : y;
   }
 }
 
-// Some units at a time, whose denominators wait in L1; the four gates take one division between
-// them, tanh of the cell another.
 inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t stride,
                        float* __restrict cell, float* __restrict h, int64_t n) {
-  constexpr int64_t kAtOnce = 256;
-  double in[kAtOnce], forget[kAtOnce], candidate[kAtOnce], out[kAtOnce];
-  for (; n > 0; n -= kAtOnce, g += kAtOnce, r += kAtOnce, cell += kAtOnce, h += kAtOnce) {
-    const int64_t some = n < kAtOnce ? n : kAtOnce;
-    denominators(r, g, -1, in, some);
-    denominators(r + stride, g + stride, -1, forget, some);
-    denominators(r + 2 * stride, g + 2 * stride, 2, candidate, some);
-    denominators(r + 3 * stride, g + 3 * stride, -1, out, some);
-    float *gi = g, *gf = g + stride, *gc = g + 2 * stride, *go = g + 3 * stride;
-    const float* rc = r + 2 * stride;
-    for (int64_t j = 0; j < some; ++j) {
-      const double first = in[j] * forget[j], second = candidate[j] * out[j],
-                   inverse = 1 / (first * second);
-      const double of_first = inverse * second, of_second = inverse * first;
-      gi[j] = static_cast<float>(of_first * forget[j]);
-      gf[j] = static_cast<float>(of_first * in[j]);
-      gc[j] = static_cast<float>(tanh_of(static_cast<double>(rc[j] + gc[j]), of_second * out[j]));
-      go[j] = static_cast<float>(of_second * candidate[j]);
-    }
-    const float zeros[kAtOnce] = {};
-    for (int64_t j = 0; j < some; ++j) {
-      const float kept = gf[j] * cell[j], added = gi[j] * gc[j];
-      cell[j] = kept + added;
-    }
-    denominators(cell, zeros, 2, candidate, some);
-    for (int64_t j = 0; j < some; ++j)
-      h[j] = go[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j]), 1 / candidate[j]));
+  const auto sigmoid = [](float x) { return sigmoid_of(x); };
+  float *in = g, *forget = g + stride, *candidate = g + 2 * stride, *out = g + 3 * stride;
+  gate(r, in, n, sigmoid);
+  gate(r + stride, forget, n, sigmoid);
+  gate(r + 2 * stride, candidate, n, [](float x) { return tanh_of(x); });
+  gate(r + 3 * stride, out, n, sigmoid);
+  for (int64_t j = 0; j < n; ++j) {
+    const float kept = forget[j] * cell[j], added = in[j] * candidate[j], c = kept + added,
+                bounded = tanh_of(c);
+    cell[j] = c;
+    h[j] = out[j] * (c != c ? c : bounded);
   }
 }
 

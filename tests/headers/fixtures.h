@@ -34,6 +34,7 @@ extern graph::Graph graph, float_graph, int8_graph;
 
 // Data.
 extern Tensor x, h0, c0, example;
+extern Tensor scores, boxes, scores8, boxes8;  // of detectors
 extern std::vector<Tensor> data;
 extern Dataset dataset;
 extern std::vector<std::vector<Tensor>> samples, calibration, held_out;

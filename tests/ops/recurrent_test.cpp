@@ -49,13 +49,10 @@ std::vector<Tensor> by_operators(const Layer& l, const std::vector<Tensor>& in, 
       return g.slice(1, k * hidden, (k + 1) * hidden);
     };
     auto sum = [&](int64_t k) { return op("add", {part(gh, k), part(gx, k)}); };
-    // Its gates are computed in double and rounded once.
-    auto gate = [&](int64_t k) {
-      return op("sigmoid", {sum(k).to(DType::float64)}).to(DType::float32);
-    };
     if (l.op == "lstm") {
-      c = op("add", {op("mul", {gate(1), c}), op("mul", {gate(0), op("tanh", {sum(2)})})});
-      h = op("mul", {gate(3), op("tanh", {c})});
+      c = op("add", {op("mul", {op("sigmoid", {sum(1)}), c}),
+                     op("mul", {op("sigmoid", {sum(0)}), op("tanh", {sum(2)})})});
+      h = op("mul", {op("sigmoid", {sum(3)}), op("tanh", {c})});
       if (in.size() > w + 4) h = project(h, w + 4, {});
     } else if (l.op == "gru") {
       Tensor n =
@@ -236,8 +233,8 @@ TEST(RecurrentTypes, ErrorsSayWhatIsExpected) {
 }
 
 // tests/golden/dynamic_recurrent.json, made by scripts/oracle/dynamic.py. Sigmoid and tanh may
-// differ in the last bit (ours are rounded from double, PyTorch's are vector approximations in
-// float32), so states may by a few units of 1e-7. In the dynamic form such a difference could make
+// differ in the last bits (both are approximations in float32), so states may by
+// a few units of 1e-7. In the dynamic form such a difference could make
 // h's code another one where it lies on a tie; none of these cases does.
 TEST(GoldenRecurrent, LayersAndCellsArePyTorchs) {
   auto cases = load_golden("dynamic_recurrent.json");

@@ -62,9 +62,9 @@ struct AdaRoundReport {
 //  s (floor(w / s) + r(v)),  r(v) = min(1, max(0, 1.2 sigmoid(v) - 0.1)),
 // and Adam finds the v with the least
 //  error + regularization * sum of (1 - |2 r(v) - 1|^b),
-// b falling from first_power to 2, so that in the end each r is 0 or 1; the code is then the nearer one. The
-// error is the squared difference to the float network's result, computed from what the quantized
-// network has by then: activations are rounded, all layers before are done. Without `blocks` it is
+// b falling from first_power to 2, so that in the end each r is 0 or 1; the code is then the
+// nearer one. The error is the squared difference to the float network's result, computed from what
+// the quantized network has by then: activations are rounded, all layers before are done. Without `blocks` it is
 // the layer's expected one, (w - q) h (w - q)^T (reconstruction_impl.h), whose gradient needs no
 // samples; what is left of it is then taken by coordinate descent. With `blocks` a step runs the
 // block on some samples; a block is what lies between two places where one value alone goes on, so

@@ -144,9 +144,8 @@ void fit_block_scales(CodedLayer& c, const GroupCodes& group) {
         of_codes += static_cast<double>(codes[j]) * ch[static_cast<size_t>(j)];
       }
       float& scale = c.grids.scale[c.grids.at(o, begin)];
-      const auto fitted = of_codes > 0
-                              ? static_cast<float>(static_cast<double>(scale) + of_error / of_codes)
-                              : 0.F;
+      const auto fitted =
+          of_codes > 0 ? static_cast<float>(static_cast<double>(scale) + of_error / of_codes) : 0.F;
       if (!(fitted > 0)) continue;
       const auto moved = static_cast<double>(fitted - scale);
       scale = fitted;
@@ -162,8 +161,7 @@ CodedLayer by_gptq(const LayerStep& step, const BlockWeightOptions& options,
   const LayerProblem& problem = group.problem;
   CodedLayer c = nearest(step.weight.contiguous(), options);
   std::vector<float> importance;
-  for (int64_t j = 0; j < c.k; ++j)
-    importance.push_back(problem.h.data<float>()[j * c.k + j]);
+  for (int64_t j = 0; j < c.k; ++j) importance.push_back(problem.h.data<float>()[j * c.k + j]);
   choose_grids(c, problem.w.data<float>(), importance.data(),
                static_cast<float>((1 << options.bits) - 1));
   group.round_to_nearest(c.grids);
@@ -198,7 +196,8 @@ ValueId add_blocks(graph::Rewriter& r, const Node& node, const PreparedLayer& la
   for (int64_t o = 0; o < c.outputs; ++o)
     for (int64_t j = 0; j < c.k; ++j) {
       const size_t at = c.grids.at(o, j);
-      const auto code = static_cast<unsigned>(c.codes[static_cast<size_t>(o * c.k + j)] + c.zero[at]);
+      const auto code =
+          static_cast<unsigned>(c.codes[static_cast<size_t>(o * c.k + j)] + c.zero[at]);
       const int64_t i = j % c.grids.block;
       bytes[at * static_cast<size_t>(row_bytes) + static_cast<size_t>(i / per_byte)] |=
           static_cast<uint8_t>(code << (i % per_byte * width));
@@ -223,11 +222,11 @@ void check(const BlockWeightOptions& o) {
   const bool bits = o.bits == 2 || o.bits == 3 || o.bits == 4 || o.bits == 8;
   OCTET_CHECK(bits, invalid_argument, "quantize_block_weights: bits {}; expected 2, 3, 4 or 8",
               o.bits);
-  OCTET_CHECK(o.block_size >= 1 && o.block_size <= 65536 &&
-                  o.block_size * stored_bits(o.bits) % 8 == 0,
-              invalid_argument,
-              "quantize_block_weights: block_size {}; expected 1 to 65536, and whole bytes of {} bits",
-              o.block_size, stored_bits(o.bits));
+  OCTET_CHECK(
+      o.block_size >= 1 && o.block_size <= 65536 && o.block_size * stored_bits(o.bits) % 8 == 0,
+      invalid_argument,
+      "quantize_block_weights: block_size {}; expected 1 to 65536, and whole bytes of {} bits",
+      o.block_size, stored_bits(o.bits));
 }
 
 // The operand's codes, from what the float network has there.
@@ -273,13 +272,17 @@ Graph quantize_block_weights(const Graph& graph, const Samples& samples,
       const Tensor x = codes.value(node.inputs[0], b);
       return q ? quantize_to(x.contiguous(), *q).dequantize() : x;
     };
-    const LayerStep step{layer, i, layers.size(), graph.constant(node.inputs[1]), bias,
+    const LayerStep step{layer,
+                         i,
+                         layers.size(),
+                         graph.constant(node.inputs[1]),
+                         bias,
                          samples.size(),
                          [&](size_t b) { return floats.value(node.inputs[0], b); },
                          quantized_input};
     if (options.activation) operands[at] = *(q = operand_qparams(step, *options.activation));
-    coded[at] = options.gptq ? by_gptq(step, options, entry)
-                             : nearest(step.weight.contiguous(), options);
+    coded[at] =
+        options.gptq ? by_gptq(step, options, entry) : nearest(step.weight.contiguous(), options);
     result.layers.push_back(std::move(entry));
     const Tensor weight = values_of(coded[at]);
     std::vector<Tensor> results;
@@ -308,8 +311,7 @@ Graph quantize_block_weights(const Graph& graph, const Samples& samples,
     const Tensor bias = node.inputs.size() > 2 && node.inputs[2] != kNone
                             ? graph.constant(node.inputs[2])
                             : Tensor();
-    r.map(node.outputs[0],
-          add_blocks(r, node, layer, x, coded.at(at), bias, options.bits));
+    r.map(node.outputs[0], add_blocks(r, node, layer, x, coded.at(at), bias, options.bits));
     return true;
   });
 }

@@ -59,9 +59,10 @@ Tensor fake_quantized(const Tensor& x, const TensorType& type) {
   const Quantizer& q = *type.quantizer;
   OCTET_CHECK(!q.is_per_channel(), internal, "an activation is quantized per channel");
   const CodeRange codes = code_range({.dtype = type.dtype});
-  return ops::call("fake_quantize_per_tensor",
-                   {x, Tensor::scalar(q.scale()), Tensor::scalar(double(q.zero_point()), DType::int64)},
-                   {{"quant_min", codes.quant_min}, {"quant_max", codes.quant_max}});
+  return ops::call(
+      "fake_quantize_per_tensor",
+      {x, Tensor::scalar(q.scale()), Tensor::scalar(double(q.zero_point()), DType::int64)},
+      {{"quant_min", codes.quant_min}, {"quant_max", codes.quant_max}});
 }
 
 // One block of a reference graph as a function.
@@ -75,8 +76,8 @@ class BlockFunction {
       for (const ValueId v : g.node(n).inputs) {
         if (v == kNone) continue;
         const ValueId root = root_of(g, v);
-        const bool inside = g.value(root).producer >= block.first &&
-                            g.producer(root).kind != NodeKind::input;
+        const bool inside =
+            g.value(root).producer >= block.first && g.producer(root).kind != NodeKind::input;
         if (g.is_constant(root) || inside) continue;
         if (std::find(reads_.begin(), reads_.end(), root) == reads_.end()) reads_.push_back(root);
       }

@@ -28,9 +28,11 @@ using LayerFunction = std::function<Tensor(const PreparedLayer& layer, const Ten
 // What an algorithm sees of a block, with all blocks before it as they have been left.
 struct BlockStep {
   std::vector<const PreparedLayer*> layers;
-  std::vector<std::pair<Tensor, Tensor>> parameters;  // of each: float weight and bias, or undefined
-  std::vector<std::vector<Tensor>> inputs;  // by batch: what the block reads, of the quantized network
-  std::vector<Tensor> targets;              // by batch: the float network's result
+  std::vector<std::pair<Tensor, Tensor>>
+      parameters;  // of each: float weight and bias, or undefined
+  std::vector<std::vector<Tensor>>
+      inputs;                   // by batch: what the block reads, of the quantized network
+  std::vector<Tensor> targets;  // by batch: the float network's result
   // The block's result. What is quantized in it is fake-quantized; autograd records it.
   std::function<Tensor(const std::vector<Tensor>& inputs, const LayerFunction& layer)> run;
 };

@@ -79,9 +79,9 @@ void GroupCodes::round_by_columns(const Grids& grids) {
   float* e = error.data<float>();
   for (int64_t k1 = n; k1 > 0; k1 = (k1 - 1) / kColumns * kColumns) {
     const int64_t k0 = (k1 - 1) / kColumns * kColumns, width = k1 - k0;
-    const Tensor later =
-        k1 < n ? times(error.slice(1, k1, n), factor.slice(0, k1, n).slice(1, k0, k1))
-               : Tensor::zeros({rows, width});
+    const Tensor later = k1 < n
+                             ? times(error.slice(1, k1, n), factor.slice(0, k1, n).slice(1, k0, k1))
+                             : Tensor::zeros({rows, width});
     const float* from_later = later.data<float>();
     parallel_ranges(rows, 8, [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
@@ -141,7 +141,8 @@ void GroupCodes::descend(const Grids& grids, int turns) {
 std::vector<GroupCodes> make_groups(const LayerStep& step, int64_t rows, double damping) {
   const int64_t k = step.weight.numel() / step.layer.channels;
   std::vector<GroupCodes> groups;
-  for (LayerProblem& problem : make_problems(step, choose_rows(step, std::max(rows, 8 * k)), damping)) {
+  for (LayerProblem& problem :
+       make_problems(step, choose_rows(step, std::max(rows, 8 * k)), damping)) {
     const int64_t first = std::ssize(groups) * problem.outputs;
     groups.push_back({std::move(problem), first, {}});
   }
@@ -234,9 +235,9 @@ void set_scales(ObservedGraphModule& prepared, const PreparedLayer& layer,
   const auto codes = static_cast<double>(q.quant_max - q.quant_min);
   std::vector<float> min, max;
   for (size_t i = 0; i < scales.size(); ++i) {
-    const double low =
-        symmetric ? -scales[i] * codes / 2
-                  : scales[i] * (static_cast<double>(q.quant_min) - q.zero_points[i]);
+    const double low = symmetric
+                           ? -scales[i] * codes / 2
+                           : scales[i] * (static_cast<double>(q.quant_min) - q.zero_points[i]);
     min.push_back(static_cast<float>(low));
     max.push_back(static_cast<float>(low + scales[i] * codes));
   }

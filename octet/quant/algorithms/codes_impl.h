@@ -1,6 +1,6 @@
 #pragma once
-// The codes of a layer's weights as the unknowns of its least-squares problem (reconstruction_impl.h):
-// their grids, and ways to choose them.
+// The codes of a layer's weights as the unknowns of its least-squares problem
+// (reconstruction_impl.h): their grids, and ways to choose them.
 
 #include <cstdint>
 #include <vector>
@@ -12,7 +12,7 @@ namespace octet::quant {
 // The grids of a weight (outputs, k): `block` inputs of a row share a scale (k: all of them). A
 // code c stands for scale * c, c an integer within lo..hi (zero points are taken off).
 struct Grids {
-  int64_t block = 1, blocks = 1;  // inputs of a scale; scales of a row
+  int64_t block = 1, blocks = 1;     // inputs of a scale; scales of a row
   std::vector<float> scale, lo, hi;  // by row, then by block
   bool per_channel = false;
 
@@ -31,7 +31,7 @@ struct GroupCodes {
   int64_t first = 0;  // its first output channel, a row of the grids
   std::vector<float> codes;
 
-  Tensor error(const Grids& grids) const;  // w - scale * codes
+  Tensor error(const Grids& grids) const;          // w - scale * codes
   double squared_error(const Grids& grids) const;  // e h e^T
   void round_to_nearest(const Grids& grids);
   // GPTQ, as the nearest plane of h's lattice: with h = l l^T, column i is rounded to

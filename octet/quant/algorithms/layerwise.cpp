@@ -210,7 +210,8 @@ void LayerwiseRun::compute_layer(const ObservedGraphModule& prepared, NodeId nod
   const Tensor weight = rounded_weight(prepared, layer), bias = bias_now(prepared, layer);
   std::vector<Tensor> results;
   for (size_t b = 0; b < codes.batches(); ++b) {
-    Tensor y = layer_result(layer, codes.value(codes.graph().node(node).inputs[0], b), weight, bias);
+    Tensor y =
+        layer_result(layer, codes.value(codes.graph().node(node).inputs[0], b), weight, bias);
     if (layer.activation != "none") y = ops::call(layer.activation, {y});
     results.push_back(std::move(y));
   }

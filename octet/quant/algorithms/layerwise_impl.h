@@ -94,7 +94,7 @@ struct LayerwiseRun {
   graph::ValueId float_value(graph::ValueId v, const char* who) const;
 
   std::vector<PreparedLayer> layers;
-  GraphRun floats, codes;                             // codes: the reference graph
+  GraphRun floats, codes;                              // codes: the reference graph
   std::vector<graph::NodeId> float_nodes, code_nodes;  // of the layers
 };
 

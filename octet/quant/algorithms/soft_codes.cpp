@@ -83,8 +83,7 @@ void learn(std::vector<SoftCodes*> all, const std::vector<Tensor>& biases,
   }
   nn::optim::Adam optimizer(roundings, {.lr = training.lr});
   if (!biases.empty()) optimizer.add_param_group({biases, {}});
-  if (!scales.empty())
-    optimizer.add_param_group({scales, {{"lr", kScaleRate * training.lr}}});
+  if (!scales.empty()) optimizer.add_param_group({scales, {{"lr", kScaleRate * training.lr}}});
   const double warm = training.warm_up * training.iterations;
   for (int step = 0; step < training.iterations; ++step) {
     for (SoftCodes* s : all) s->update();
@@ -92,8 +91,7 @@ void learn(std::vector<SoftCodes*> all, const std::vector<Tensor>& biases,
     if (step >= warm) {
       const double rest = 1 - (step - warm) / (training.iterations - warm);
       const double power = kLastPower + (training.first_power - kLastPower) * rest;
-      for (const SoftCodes* s : all)
-        loss = loss + s->penalty(power) * training.regularization;
+      for (const SoftCodes* s : all) loss = loss + s->penalty(power) * training.regularization;
     }
     optimizer.zero_grad();
     autograd::backward(loss);

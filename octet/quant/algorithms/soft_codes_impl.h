@@ -25,7 +25,7 @@ class SoftCodes {
   Tensor weight() const;               // scale * (base + r(v))
   Tensor penalty(double power) const;  // the sum of 1 - |2 r(v) - 1|^power
 
-  const Tensor& rounding() const { return v_; }       // a leaf
+  const Tensor& rounding() const { return v_; }        // a leaf
   const Tensor& log_scale() const { return growth_; }  // a leaf, undefined unless it is learned
 
   Tensor codes() const;   // the nearer of the two

@@ -64,8 +64,9 @@ struct AdaRoundReport {
 //  error + regularization * sum of (1 - |2 r(v) - 1|^b),
 // b falling from first_power to 2, so that in the end each r is 0 or 1; the code is then the
 // nearer one. The error is the squared difference to the float network's result, computed from what
-// the quantized network has by then: activations are rounded, all layers before are done. Without `blocks` it is
-// the layer's expected one, (w - q) h (w - q)^T (reconstruction_impl.h), whose gradient needs no
+// the quantized network has by then: activations are rounded, all layers before are done. Without
+// `blocks` it is the layer's expected one, (w - q) h (w - q)^T (reconstruction_impl.h), whose
+// gradient needs no
 // samples; what is left of it is then taken by coordinate descent. With `blocks` a step runs the
 // block on some samples; a block is what lies between two places where one value alone goes on, so
 // that a residual block is one, and a layer in a chain is one, with its activation. Its weights

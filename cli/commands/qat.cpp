@@ -9,8 +9,11 @@
 #include "octet/graph/passes/fold_batch_norm.h"
 #include "octet/nn/loss.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx.h"
+#include "octet/quant/workflow/training.h"
 
 namespace octet::cli {
 namespace {
@@ -19,8 +22,48 @@ struct Options : TrainOptions {
   std::string qconfig = "native";
   std::vector<std::string> skip;
   int64_t weight_bits = 8;
-  bool distill = false, strict = false;
+  bool distill = false, strict = false, integer_forward = false, show_state = false;
   double temperature = 2, labels = 0;
+  std::string start;  // "float" or "gptq"; empty: as starts_from_gptq() says
+};
+
+// Weights of few bits, by default: from rounded ones, training has to find back what GPTQ knows.
+bool starts_from_gptq(const Options& o) {
+  constexpr int64_t kFewBits = 4;
+  if (!o.start.empty()) return o.start == "gptq";
+  return o.weight_bits <= kFewBits && o.qconfig == "native";
+}
+
+// The QAT network with the weights and ranges that calibration and GPTQ choose from the first
+// samples of the training data.
+void start_from_gptq(const Options& o, const graph::Graph& scores,
+                     quant::ObservedGraphModule& qat) {
+  constexpr int64_t kAtOnce = 16, kSamples = 256;
+  const Dataset dataset = o.sampling.open(o.data, scores);
+  const auto samples =
+      sample_batches(scores, dataset, std::min(kSamples, o.sampling.count(dataset)), kAtOnce);
+  const quant::QConfig qconfig =
+      with_weight_bits(quant::get_default_qconfig(o.qconfig), o.weight_bits);
+  auto calibrated = quant::prepare_fx(scores, qconfig, {o.skip, ""});
+  for (const std::vector<Tensor>& batch : samples) calibrated->forward(batch);
+  quant::gptq(*calibrated, samples);
+  quant::start_qat_from(qat, *calibrated);
+}
+
+// Says what the layers do, once and whenever that has changed.
+class StateLog {
+ public:
+  void tell(const Options& o, nn::Module& module, int64_t epoch) {
+    const quant::QatState state = quant::qat_state(module);
+    const std::string line = quant::summary(state);
+    if (line == last_) return;
+    last_ = line;
+    say(fmt::format("from epoch {}: {}", epoch + 1, line));
+    if (o.show_state) say(quant::to_string(state));
+  }
+
+ private:
+  std::string last_;
 };
 
 void run(const Options& o) {
@@ -40,6 +83,7 @@ void run(const Options& o) {
   // again.
   bool cut = scores.nodes().size() != source.nodes().size();
   auto module = quant::prepare_qat_fx(scores, qconfig, {o.skip, ""});
+  if (starts_from_gptq(o)) start_from_gptq(o, scores, *module);
   quant::ConversionReport report;
   auto to_graph = [&] {
     graph::Graph int8 = quant::convert_fx(module, &report, o.strict)->graph();
@@ -51,9 +95,16 @@ void run(const Options& o) {
   };
   auto judge = [&](const graph::Graph& g) { return score(g, data, &source); };
   Score before = judge(source);
+  if (starts_from_gptq(o)) {
+    module->eval();
+    const Score start = judge(to_graph());
+    say(fmt::format("before training, by GPTQ: {} {:.4f}", start.name, start.value));
+  }
   runtime::Program teacher = runtime::compile(scores);
   auto loss = [&](const TrainingData::Sample& s) {
-    Tensor y = module->forward(s.inputs).at(0);
+    Tensor y =
+        (o.integer_forward ? quant::integer_forward(module, s.inputs) : module->forward(s.inputs))
+            .at(0);
     if (!o.distill) return functional::cross_entropy(y, s.labels);
     Tensor expected = teacher.run(s.inputs).at(0);
     const Tensor taught = y.dim() == 2 ? functional::distillation_loss(y, expected, o.temperature)
@@ -63,9 +114,11 @@ void run(const Options& o) {
         functional::mul(taught, Tensor::scalar(1 - o.labels)),
         functional::mul(functional::cross_entropy(y, s.labels), Tensor::scalar(o.labels)));
   };
+  StateLog state;
   // Ranges move with the weights at first and stand in the last third, as the codes will.
   auto start_epoch = [&](int64_t epoch) {
     if (epoch >= 1 && 3 * epoch >= 2 * o.epochs) quant::disable_observer(*module);
+    state.tell(o, *module, epoch);
   };
   TrainResult r = train(o, *module, data, before, loss, to_graph, judge, start_epoch);
   if (o.json) {
@@ -116,6 +169,17 @@ void add_qat(CommandLine& program) {
   command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
       .type_name("PATTERN")
       .one_value();
+  command
+      .add_option("--start", o->start,
+                  "begin with float weights, or with those of GPTQ (gptq)\n"
+                  "default: gptq for weights of 4 bits or fewer, else float")
+      .type_name("NAME")
+      .check(one_of({"float", "gptq"}));
+  command.add_flag("--integer-forward", o->integer_forward,
+                   "compute on the integer kernels, with the gradients as without\n"
+                   "what is trained is to the bit what is written");
+  command.add_flag("--show-state", o->show_state,
+                   "say of each layer whether its observer and its fake quantization are on");
   command.add_flag("--strict", o->strict, "fail if any operator stays float");
   command.footer("Example: octet qat net.onnx --data train.npz --weight-bits 4 -o net.octet");
   command.callback([o] { run(*o); });

@@ -8,7 +8,10 @@
 
 #include "octet/autograd/autograd.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/workflow/training.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
@@ -69,6 +72,81 @@ TEST(QatFx, GradientsReachEveryWeight) {
   int with = 0;
   for (auto& [name, t] : model->named_parameters()) with += autograd::grad(*t).defined();
   EXPECT_GT(with, 0);
+}
+
+TEST(QatFx, TheIntegerForwardIsTheConvertedNetworkToTheBit) {
+  int differ = 0, tried = 0;  // from the fake-quantized forward
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    std::shared_ptr<ObservedGraphModule> model;
+    try {
+      model = prepare_qat_fx(testing::random_net(seed), get_default_qat_qconfig());
+    } catch (const Error&) {
+      continue;  // nothing to quantize in this net
+    }
+    ++tried;
+    const Tensor x = Tensor::randn({2, 3, 6, 6}, seed);
+    const std::vector<Tensor> trained = integer_forward(model, {x});
+    const std::vector<Tensor> converted = runtime::compile(convert_fx(model)->graph()).run({x});
+    disable_observer(*model);
+    const std::vector<Tensor> faked = model->forward(std::vector<Tensor>{x});
+    for (size_t i = 0; i < trained.size(); ++i) {
+      EXPECT_TRUE(equal(trained[i].detach(), converted[i])) << "seed " << seed << ", result " << i;
+      differ += !equal(trained[i].detach(), faked[i].detach());
+    }
+  }
+  EXPECT_GE(tried, 5);
+  EXPECT_GT(differ, 0) << "else the test shows nothing";
+}
+
+TEST(QatFx, TheIntegerForwardHasTheGradientsOfTheFakeQuantizedOne) {
+  const graph::Graph source = a_net();
+  const Tensor x = Tensor::randn({2, 3, 6, 6}, 1);
+  const auto gradients = [&](bool integer) {
+    auto model = prepare_qat_fx(source, get_default_qat_qconfig());
+    const Tensor y =
+        integer ? integer_forward(model, {x})[0] : model->forward(std::vector<Tensor>{x})[0];
+    autograd::backward(functional::sum(y * 3.0));
+    std::vector<Tensor> all;
+    for (auto& [name, t] : model->named_parameters())
+      if (autograd::grad(*t).defined()) all.push_back(autograd::grad(*t));
+    return all;
+  };
+  const std::vector<Tensor> a = gradients(true), b = gradients(false);
+  ASSERT_EQ(a.size(), b.size());
+  ASSERT_GT(a.size(), 0u);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(equal(a[i], b[i])) << i;
+}
+
+TEST(QatFx, TheStateSaysWhatIsOn) {
+  auto model = prepare_qat_fx(a_net(), get_default_qat_qconfig());
+  const QatState before = qat_state(*model);
+  ASSERT_GT(before.fake_quantizers.size(), 1u);
+  int weights = 0;
+  for (const auto& f : before.fake_quantizers) {
+    EXPECT_TRUE(f.observes && f.quantizes && !f.learns) << f.path;
+    weights += f.weight;
+  }
+  EXPECT_GT(weights, 0);
+  EXPECT_LT(weights, std::ssize(before.fake_quantizers));
+  disable_observer(*model);
+  EXPECT_TRUE(summary(qat_state(*model)).starts_with("observers on 0 of ")) << summary(before);
+  EXPECT_NE(to_string(before), to_string(qat_state(*model)));
+}
+
+TEST(QatFx, TrainingStartsFromACalibratedNetwork) {
+  const graph::Graph source = a_net();
+  const Tensor x = Tensor::randn({8, 3, 6, 6}, 1);
+  auto calibrated = prepare_fx(source, get_default_qconfig("native"));
+  calibrated->forward(std::vector<Tensor>{x});
+  gptq(*calibrated, {{x}});
+  for (const char* name : {"FakeQuantize", "LearnableFakeQuantize"}) {
+    QConfig qconfig = get_default_qat_qconfig("native");
+    qconfig.weight = qconfig.weight.fake_quantize(name);
+    auto model = prepare_qat_fx(source, qconfig);
+    start_qat_from(*model, *calibrated);
+    const Tensor expected = runtime::compile(convert_fx(calibrated)->graph()).run({x})[0];
+    EXPECT_TRUE(equal(integer_forward(model, {x})[0].detach(), expected)) << name;
+  }
 }
 
 TEST(QatFx, ErrorsComeBeforeTheWork) {

@@ -45,6 +45,7 @@ class FreezableBatchNorm {
   virtual quant::FoldedWeights folded() const = 0;
   virtual void freeze_bn_stats() = 0;  // running statistics, which no longer move
   virtual void update_bn_stats() = 0;  // the batch's own, in training mode
+  virtual bool is_bn_frozen() const = 0;
 };
 
 // A layer with a batch norm behind (child `bn`), and a relu if it was fused in. The weight is
@@ -63,6 +64,7 @@ class QatBnLayer : public Float, public FreezableBatchNorm {
   void train(bool mode = true) override;
   void freeze_bn_stats() override;
   void update_bn_stats() override;
+  bool is_bn_frozen() const override { return frozen_; }
   quant::FoldedWeights folded() const override;
 
   Slot bn;

@@ -1,5 +1,6 @@
 #include "octet/autograd/autograd.h"
 #include "octet/ops/functional.h"
+#include "octet/ops/op.h"
 #include "octet/quant/algorithms/soft_codes_impl.h"
 
 namespace octet::quant {

@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package format clean
+.PHONY: build quickstart test bench docs package format clean fuzz fuzz-ci faults sbom
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -42,8 +42,24 @@ package:
 	@cd $(build_dir) && cpack -B packages
 	@rm -rf $(build_dir)/packages/_CPack_Packages
 
+# docs/trust.md. FUZZERS names some of the fuzzers, JOBS how many run at a time; each of these ends in one line of figures.
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh 600 $(FUZZERS)
+fuzz-ci:
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh 30 $(FUZZERS)
+faults:
+	@scripts/build.sh octet-cli test_faults
+	@OCTET_FAULT_ROUNDS=300 OCTET_BINARY=$(build_dir)/bin/octet $(build_dir)/bin/test_faults | \
+	  sed -n 's/^\[  PASSED  \] /faults: passed: /p; s/^\[  FAILED  \]/faults: FAILED/p; /^faults of\|^killed/p; /Failure/,/^$$/p'
+
+# The bill of materials of the library that was built, in SPDX.
+sbom: build
+	@scripts/sbom.py $(build_dir)/lib/liboctet.so -o $(build_dir)/octet.spdx.json
+
 format:
 	@scripts/format.sh
 
 clean:
-	@rm -rf build build-debug build-asan build-tsan
+	@rm -rf build build-debug build-asan build-tsan build-fuzz

@@ -1,5 +1,7 @@
 #include "octet/base/error.h"
 
+#include <algorithm>
+
 namespace octet {
 
 const char* to_string(ErrorCode code) {
@@ -22,6 +24,13 @@ const char* to_string(ErrorCode code) {
   return "unknown";
 }
 
-void fail(ErrorCode code, const std::string& message) { throw Error(code, message); }
+// What a message quotes may hold anything: a damaged file's names, a user's text.
+void fail(ErrorCode code, const std::string& message) {
+  std::string line = message;
+  std::replace_if(
+      line.begin(), line.end(),
+      [](char c) { return static_cast<unsigned char>(c) < 32 || c == '\x7f'; }, '?');
+  throw Error(code, line);
+}
 
 }  // namespace octet

@@ -135,7 +135,7 @@ TEST(QatFx, TheStateSaysWhatIsOn) {
 
 TEST(QatFx, TrainingStartsFromACalibratedNetwork) {
   const graph::Graph source = a_net();
-  const Tensor x = Tensor::randn({8, 3, 6, 6}, 1);
+  const Tensor x = Tensor::randn({2, 3, 6, 6}, 1);
   auto calibrated = prepare_fx(source, get_default_qconfig("native"));
   calibrated->forward(std::vector<Tensor>{x});
   gptq(*calibrated, {{x}});

@@ -57,6 +57,7 @@
 #include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/hadamard.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"
 #include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/algorithms/smooth_quant.h"

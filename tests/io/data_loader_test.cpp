@@ -235,6 +235,32 @@ TEST(DataLoader, CropsWithABorderOfBlackAfterPreprocessing) {
   EXPECT_EQ(moves.size(), 3u);
 }
 
+TEST(DataLoader, CutsOutABlackSquareAfterPreprocessing) {
+  TempDir dir;
+  const auto batch = [&](int64_t side) {
+    DataLoader loader(numbered(dir, 200, 4, {1, {3}, {2}}),
+                      {.batch_size = 200, .augmentation = {.cutout = side}});
+    return (*loader.begin()).inputs.at("images").contiguous();
+  };
+  const Tensor whole = batch(0), cut = batch(2);
+  const int64_t samples = whole.size(0), width = whole.size(3);
+  std::set<int64_t> widths, places;
+  for (int64_t i = 0; i < samples; ++i) {
+    int64_t black = 0;
+    for (int64_t x = 0; x < width; ++x) {
+      const double is = cut.at({i, 0, 0, x}), was = whole.at({i, 0, 0, x});
+      if (is == was) continue;
+      EXPECT_EQ(is, -1.5) << "black is 0 before the preprocessing";
+      ++black;
+      places.insert(x);
+    }
+    if (black > 0) widths.insert(black);  // a picture may be black already
+  }
+  // A picture has one line; the square may lie over the border.
+  EXPECT_EQ(widths, (std::set<int64_t>{1, 2}));
+  EXPECT_EQ(std::ssize(places), width);
+}
+
 TEST(DataLoader, WhatASampleBecomesDoesNotDependOnTheBatch) {
   TempDir dir;
   auto all = [&](int64_t batch) {

@@ -8,6 +8,8 @@
 
 #include "octet/autograd/autograd.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/training.h"
 #include "octet/runtime/program.h"
@@ -129,6 +131,22 @@ TEST(QatFx, TheStateSaysWhatIsOn) {
   disable_observer(*model);
   EXPECT_TRUE(summary(qat_state(*model)).starts_with("observers on 0 of ")) << summary(before);
   EXPECT_NE(to_string(before), to_string(qat_state(*model)));
+}
+
+TEST(QatFx, TrainingStartsFromACalibratedNetwork) {
+  const graph::Graph source = a_net();
+  const Tensor x = Tensor::randn({2, 3, 6, 6}, 1);
+  auto calibrated = prepare_fx(source, get_default_qconfig("native"));
+  calibrated->forward(std::vector<Tensor>{x});
+  gptq(*calibrated, {{x}});
+  for (const char* name : {"FakeQuantize", "LearnableFakeQuantize"}) {
+    QConfig qconfig = get_default_qat_qconfig("native");
+    qconfig.weight = qconfig.weight.fake_quantize(name);
+    auto model = prepare_qat_fx(source, qconfig);
+    start_qat_from(*model, *calibrated);
+    const Tensor expected = runtime::compile(convert_fx(calibrated)->graph()).run({x})[0];
+    EXPECT_TRUE(equal(integer_forward(model, {x})[0].detach(), expected)) << name;
+  }
 }
 
 TEST(QatFx, ErrorsComeBeforeTheWork) {

@@ -207,4 +207,33 @@ TEST(Recipe, OfAnotherFormIsAnErrorThatNamesTheField) {
   }
 }
 
+TEST(Recipe, LearnedRoundingIsReplayedToTheSameNetwork) {
+  const graph::Graph g = glyphs();
+  Recipe recipe = percentile();
+  recipe.steps = {{"adaround", {{"iterations", int64_t{20}}}},
+                  {"brecq", {{"iterations", int64_t{5}}}}};
+  calibrate(g, recipe, samples());
+  expect_same(apply(g, recipe, samples()),
+              apply(g, Recipe::from_json(recipe.to_json()), samples()));
+}
+
+TEST(Recipe, BlockWeightsAreTheLastStep) {
+  const graph::Graph g = glyphs();
+  Recipe recipe;
+  recipe.steps = {{"block_weights", {{"bits", int64_t{4}}, {"block_size", int64_t{32}}}}};
+  calibrate(g, recipe, samples());
+  EXPECT_TRUE(recipe.ranges.empty());
+  const graph::Graph made = apply(g, Recipe::from_json(recipe.to_json()), samples());
+  int blocks = 0;
+  for (const graph::Node& node : made.nodes()) blocks += node.op == "linear_blocks" ? 1 : 0;
+  EXPECT_GT(blocks, 0);
+  EXPECT_EQ(made.metadata.at("quantization"), "weight-only");
+  recipe.steps.push_back({"bias_correction"});
+  testing::expect_error(ErrorCode::invalid_argument, {"expected it to be the last"},
+                        [&] { apply(g, recipe, samples()); });
+  recipe.steps = {{"block_weights", {{"bit", int64_t{4}}}}};
+  testing::expect_error(ErrorCode::invalid_argument, {"no option 'bit'", "block_size"},
+                        [&] { apply(g, recipe, samples()); });
+}
+
 }  // namespace octet::quant

@@ -4,6 +4,9 @@
 
 #include <cmath>
 
+#include "examples/models/character_transformer.h"
+#include "octet/graph/trace.h"
+#include "octet/quant/tune/tune.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
@@ -113,6 +116,62 @@ TEST(SmoothQuant, LeavesValuesThatOthersRead) {
   expect_error(ErrorCode::invalid_argument, {"no samples"}, [&] { quant::smooth_quant(g, {}); });
   expect_error(ErrorCode::invalid_argument, {"alpha"},
                [&] { quant::smooth_quant(g, token_batches(), {.alpha = 1.5}); });
+}
+
+// The same function with two features of each layer norm 200 times as large.
+Graph with_planted_outliers(Graph g) {
+  for (size_t i = 0; i < g.nodes().size(); ++i) {
+    const graph::Node node = g.node(static_cast<graph::NodeId>(i));
+    if (node.kind != graph::NodeKind::call || node.op != "layer_norm") continue;
+    const auto multiply = [&](ValueId constant, float factor) {
+      graph::Node& holder = g.node(g.value(constant).producer);
+      Tensor t = holder.value.clone();
+      const int64_t features = t.size(t.dim() - 1);
+      for (int64_t j = 0; j < t.numel(); ++j)
+        if (j % features == 3 || j % features == 17) t.data<float>()[j] *= factor;
+      holder.value = t;
+    };
+    multiply(node.inputs[1], 200);
+    multiply(node.inputs[2], 200);
+    for (const graph::NodeId reader : g.users(node.outputs[0]))
+      multiply(g.node(reader).inputs[1], 1.F / 200);
+  }
+  return g;
+}
+
+TEST(SmoothQuant, WinsBackThePerplexityThatPlantedOutliersCost) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += "the quick brown fox jumps over the lazy dog; ";
+  const std::vector<int64_t> codes = models::character_codes(text);
+  manual_seed(1);
+  auto model = nn::make<models::CharacterTransformer>(
+      models::CharacterTransformerOptions{.hidden = 32, .layers = 2, .heads = 2, .steps = 16});
+  models::train_on_text(*model, codes, 100, 8, 1e-2);
+  model->eval();
+  const Graph g =
+      graph::trace(*model, {TensorType(DType::int64, {Dim("N"), Dim(16)})}, {.into_layers = true})
+          ->graph();
+  const auto samples = models::CharacterSamples::spread(codes, 64, 16);
+  const Batches batches{{samples.characters}};
+  const quant::TuneMetric metric = quant::perplexity_metric({samples.next});
+  const auto perplexity = [&](const Graph& network) {
+    return -metric.score({}, {runtime::compile(network).run(batches[0])});
+  };
+  const auto int8 = [&](const Graph& network) {
+    quant::QConfig q = quant::get_default_qconfig();
+    q.activation = quant::ObserverFactory("MinMaxObserver");
+    // A mask's -infinity has no codes.
+    auto prepared =
+        quant::prepare_fx(network, quant::QConfigMapping().set_object_type("linear", q));
+    prepared->forward(batches[0]);
+    return perplexity(quant::convert_fx(prepared)->graph());
+  };
+  const Graph planted = with_planted_outliers(g);
+  const double whole = perplexity(planted), lost = int8(planted) - whole,
+               left = int8(quant::smooth_quant(planted, batches)) - whole;
+  EXPECT_NEAR(whole, perplexity(g), 1e-3 * whole);
+  EXPECT_GT(lost, 0.05);
+  EXPECT_LT(left, 0.1 * lost);
 }
 
 TEST(AWQ, LowersTheErrorOfFewBits) {

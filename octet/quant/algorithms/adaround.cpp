@@ -21,7 +21,8 @@ using graph::ValueId;
 namespace {
 
 SoftTraining training_of(const AdaRoundOptions& o) {
-  return {o.iterations, o.lr, o.regularization, o.warm_up, o.first_power};
+  return {o.iterations, o.lr, o.regularization.value_or(o.blocks ? 10 : 0.5),
+          o.blocks ? 0 : o.warm_up, o.first_power};
 }
 
 // -- layer by layer -------------------------------------------------------------------------------
@@ -34,14 +35,13 @@ Tensor stacked(const std::vector<GroupCodes>& groups, Tensor LayerProblem::*part
 }
 
 void learn_layer(std::vector<GroupCodes>& groups, const Grids& grids,
-                 const AdaRoundOptions& options, std::vector<double>& scales) {
+                 const AdaRoundOptions& options) {
   const auto count = std::ssize(groups);
   const int64_t outputs = groups[0].problem.outputs, k = groups[0].problem.k;
   const Shape each{count, outputs, 1};
   const Tensor w = stacked(groups, &LayerProblem::w), h = stacked(groups, &LayerProblem::h);
   const Tensor scale = Tensor::from(grids.scale, each);
-  SoftCodes soft(w, scale, Tensor::from(grids.lo, each), Tensor::from(grids.hi, each),
-                 options.learn_scales);
+  SoftCodes soft(w, scale, Tensor::from(grids.lo, each), Tensor::from(grids.hi, each), false);
   // One row's error is as large as its number of weights if it is rounded to the nearest code.
   std::vector<float> unit;
   for (GroupCodes& g : groups) {
@@ -62,16 +62,13 @@ void learn_layer(std::vector<GroupCodes>& groups, const Grids& grids,
   const Tensor codes = soft.codes();
   for (int64_t i = 0; i < count; ++i)
     groups[static_cast<size_t>(i)].codes = codes.slice(0, i, i + 1).to_vector<float>();
-  if (!options.learn_scales) return;
-  const auto learned = soft.scales().to_vector<float>();
-  scales.assign(learned.begin(), learned.end());
 }
 
 void round_layer(ObservedGraphModule& prepared, const LayerStep& step,
                  const AdaRoundOptions& options, AdaRoundReport& report) {
   constexpr int64_t kRows = 16384;
   constexpr double kDamping = 0.01;
-  constexpr int kSweeps = 20;
+  constexpr int kSweeps = 20, kScaleTurns = 3;
   const PreparedLayer& layer = step.layer;
   auto groups = make_groups(step, kRows, kDamping);
   keep_range(prepared, layer);
@@ -83,13 +80,13 @@ void round_layer(ObservedGraphModule& prepared, const LayerStep& step,
     entry.before += g.squared_error(grids);
   }
   if (options.iterations > 0) {
-    std::vector<double> scales;
-    learn_layer(groups, grids, options, scales);
-    if (options.learn_scales && grids.per_channel) {
-      set_scales(prepared, layer, scales);
-      grids = Grids(prepared.weight_qparams(layer.name), layer.channels, k);
-    }
+    learn_layer(groups, grids, options);
     for (GroupCodes& g : groups) g.descend(grids, kSweeps);
+    for (int turn = 0; turn < (options.learn_scales ? kScaleTurns : 0); ++turn) {
+      fit_scales(prepared, layer, grids, groups);
+      grids = Grids(prepared.weight_qparams(layer.name), layer.channels, k);
+      for (GroupCodes& g : groups) g.descend(grids, kSweeps);
+    }
   }
   for (const GroupCodes& g : groups) entry.error += g.squared_error(grids);
   set_codes(prepared, step, grids, groups);
@@ -309,11 +306,12 @@ Samples in_batches(const Graph& g, const Samples& samples, int64_t size) {
 AdaRoundReport adaround(ObservedGraphModule& prepared, const Samples& samples,
                         const AdaRoundOptions& options) {
   OCTET_CHECK(options.iterations >= 0 && options.lr > 0 && options.batch > 0 &&
-                  options.regularization >= 0 && options.warm_up >= 0 && options.warm_up < 1,
+                  options.regularization.value_or(0) >= 0 && options.warm_up >= 0 &&
+                  options.warm_up < 1,
               invalid_argument,
               "adaround: iterations {}, lr {}, batch {}, regularization {}, warm_up {}; expected "
               "0 or more, above 0, 1 or more, 0 or more, 0 to below 1",
-              options.iterations, options.lr, options.batch, options.regularization,
+              options.iterations, options.lr, options.batch, options.regularization.value_or(0.5),
               options.warm_up);
   AdaRoundReport report;
   const LayerwiseOptions run{options.float_graph, options.progress};

@@ -34,13 +34,12 @@ SoftCodes::SoftCodes(const Tensor& codes, const Tensor& weight, const Tensor& sc
   for (int64_t i = 0; i < lower.numel(); ++i)
     if (position.data<float>()[i] < codes.data<float>()[i]) lower.data<float>()[i] -= 1;
   base_ = binary("maximum", binary("minimum", lower, hi - 1.0), lo);
-  const Tensor part = functional::clamp(position - base_, 0.01, 0.99);
-  begin((part + (codes - base_)) * 0.5, learn_scale);
+  begin(codes - base_, learn_scale);
 }
 
 void SoftCodes::begin(const Tensor& part, bool learn_scale) {
   // r(v) = part.
-  const Tensor inside = functional::clamp(part, 0.01, 0.99);
+  const Tensor inside = functional::clamp(part, 0.02, 0.98);
   v_ = functional::neg(functional::log((kZeta - kGamma) / (inside - kGamma) - 1.0));
   autograd::set_requires_grad(v_);
   if (!learn_scale) return;

@@ -15,8 +15,7 @@ class SoftCodes {
  public:
   SoftCodes(const Tensor& weight, const Tensor& scale, const Tensor& lo, const Tensor& hi,
             bool learn_scale);
-  // Between `codes` and those next to them on the weight's side; r begins half way from the code to
-  // the weight.
+  // Between `codes` and those next to them on the weight's side; r begins beside the code.
   SoftCodes(const Tensor& codes, const Tensor& weight, const Tensor& scale, const Tensor& lo,
             const Tensor& hi, bool learn_scale);
 

@@ -6,10 +6,14 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
+#include "octet/quant/algorithms/adaround.h"
 #include "octet/quant/algorithms/bias_correction.h"
+#include "octet/quant/algorithms/block_weights.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/hadamard.h"
+#include "octet/quant/algorithms/smooth_quant.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/json_impl.h"
 #include "octet/quant/modules/qparams.h"
@@ -24,19 +28,65 @@ using graph::Graph;
 constexpr const char* kFormat = "octet.recipe";
 constexpr int64_t kVersion = 1;
 
-// The algorithms of octet/quant/algorithms with their default options, from the cheapest to the
-// dearest.
+int64_t option(const Attrs& options, const std::string& name, int64_t otherwise) {
+  return options.has(name) ? options.get_int(name) : otherwise;
+}
+
+// Error unless there are no options but these.
+void check_options(const std::string& step, const Attrs& options,
+                   const std::vector<std::string>& known) {
+  for (const auto& [name, value] : options)
+    OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), invalid_argument,
+                "recipe: the step '{}' has no option '{}' (known: {})", step, name,
+                fmt::join(known, ", "));
+}
+
+bool has_op(const Graph& graph, const char* op) {
+  for (const graph::Node& node : graph.nodes())
+    if (node.kind == graph::NodeKind::call && node.op == op) return true;
+  return false;
+}
+
+void learn_rounding(ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
+                    const Graph& float_graph, bool blocks) {
+  check_options(blocks ? "brecq" : "adaround", options, {"iterations"});
+  AdaRoundOptions o{.float_graph = float_graph, .blocks = blocks};
+  o.iterations = static_cast<int>(option(options, "iterations", o.iterations));
+  adaround(prepared, samples, o);
+}
+
+Graph block_weights(const Graph& graph, const Batches& samples, const Attrs& options) {
+  check_options("block_weights", options, {"bits", "block_size", "gptq", "activation"});
+  BlockWeightOptions o{.bits = static_cast<int>(option(options, "bits", 4)),
+                       .block_size = option(options, "block_size", 32)};
+  if (options.has("gptq")) o.gptq = options.get_bool("gptq");
+  if (options.has("activation")) o.activation = ObserverFactory(options.get_string("activation"));
+  return quantize_block_weights(graph, samples, o);
+}
+
+// The algorithms of octet/quant/algorithms, from the cheapest to the dearest.
 std::list<RecipeStep> own_steps() {
   return {
       {.name = "equalization",
        .summary = "channels between layers get weights of like range",
        .on_graph = [](const Graph& graph, const Batches& samples,
                       const Attrs&) { return cross_layer_equalization(graph, samples); }},
+      {.name = "smooth_quant",
+       .summary = "scales of features go from values into the weights that read them",
+       .applies = [](const Recipe&, const Graph& graph) { return has_op(graph, "layer_norm"); },
+       .on_graph = [](const Graph& graph, const Batches& samples,
+                      const Attrs&) { return smooth_quant(graph, samples); }},
+      {.name = "hadamard",
+       .summary = "large features are spread over all between linear layers",
+       .needs_samples = false,
+       .is_tried = false,
+       .on_graph = [](const Graph& graph, const Batches&,
+                      const Attrs&) { return hadamard_rotation(graph); }},
       {.name = "weight_ranges",
        .summary = "ranges of weights with the least squared error",
        .needs_samples = false,
        .applies =
-           [](const Recipe& recipe) {
+           [](const Recipe& recipe, const Graph&) {
              const std::optional<QConfig> all = recipe.mapping.global_qconfig();
              return !all || all->weight.name() != "PerChannelMSEObserver";
            },
@@ -54,6 +104,27 @@ std::list<RecipeStep> own_steps() {
        .on_prepared =
            [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
               const Graph& float_graph) { gptq(prepared, samples, {.float_graph = float_graph}); }},
+      {.name = "adaround",
+       .summary = "rounding of weights learned layer by layer",
+       .is_tried = false,
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
+              const Graph& float_graph) {
+             learn_rounding(prepared, samples, options, float_graph, false);
+           }},
+      {.name = "brecq",
+       .summary = "rounding of weights learned block by block, from the codes that they have",
+       .is_tried = false,
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
+              const Graph& float_graph) {
+             learn_rounding(prepared, samples, options, float_graph, true);
+           }},
+      {.name = "block_weights",
+       .summary = "weights of linear layers with few bits and a scale for each block of inputs",
+       .is_tried = false,
+       .is_last = true,
+       .on_graph = block_weights},
   };
 }
 
@@ -134,6 +205,19 @@ Graph after_graph_steps(const Graph& graph, const Recipe& recipe, const Batches&
     if (known.on_graph) result = known.on_graph(result, samples, step.options);
   }
   return result;
+}
+
+// Whether its last step gives the quantized network. Error if another one does.
+bool ends_on_graph(const Recipe& recipe) {
+  for (size_t i = 0; i < recipe.steps.size(); ++i)
+    if (find_step(recipe.steps[i].name).is_last) {
+      OCTET_CHECK(i + 1 == recipe.steps.size() && recipe.ranges.empty(), invalid_argument,
+                  "recipe: behind the step '{}' there are {}; expected it to be the last, without "
+                  "ranges",
+                  recipe.steps[i].name, recipe.ranges.empty() ? "others" : "ranges");
+      return true;
+    }
+  return false;
 }
 
 std::shared_ptr<ObservedGraphModule> prepared_with_ranges(const Graph& graph, const Recipe& recipe,
@@ -244,14 +328,16 @@ Recipe Recipe::from_json(std::string_view text) {
 void calibrate(const Graph& graph, Recipe& recipe, const Batches& samples, bool choose) {
   OCTET_CHECK(!samples.empty(), invalid_argument,
               "calibrate: there are no samples; give at least one batch");
-  auto prepared = prepared_with_ranges(graph, recipe, samples);
-  if (choose) choose_ranges(*prepared, samples);
-  for (const auto& [path, observer] : activation_observers(*prepared)) {
-    if (dynamic_cast<FixedQParamsObserver*>(observer)) continue;
-    const QParams q = observer->calculate_qparams();
-    const ObserverFactory from(observer->type_name(), observer->options());
-    recipe.ranges[observer->label()] = {q.scales[0], static_cast<int64_t>(q.zero_points[0]),
-                                        to_string(from)};
+  if (!ends_on_graph(recipe)) {
+    auto prepared = prepared_with_ranges(graph, recipe, samples);
+    if (choose) choose_ranges(*prepared, samples);
+    for (const auto& [path, observer] : activation_observers(*prepared)) {
+      if (dynamic_cast<FixedQParamsObserver*>(observer)) continue;
+      const QParams q = observer->calculate_qparams();
+      const ObserverFactory from(observer->type_name(), observer->options());
+      recipe.ranges[observer->label()] = {q.scales[0], static_cast<int64_t>(q.zero_points[0]),
+                                          to_string(from)};
+    }
   }
   recipe.samples.count = count_of(samples);
   recipe.samples.batch = count_of({samples[0]});
@@ -288,8 +374,10 @@ std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& r
 
 Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
             ConversionReport* report) {
-  Graph result = convert_fx(prepare(graph, recipe, samples), report)->graph();
-  result.metadata["quantization"] = "static";
+  const bool on_graph = ends_on_graph(recipe);
+  Graph result = on_graph ? after_graph_steps(graph, recipe, samples)
+                          : convert_fx(prepare(graph, recipe, samples), report)->graph();
+  result.metadata["quantization"] = on_graph ? "weight-only" : "static";
   result.metadata["recipe"] = recipe.to_json();
   return result;
 }

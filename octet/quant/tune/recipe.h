@@ -63,8 +63,13 @@ struct Recipe {
 struct RecipeStep {
   std::string name, summary;
   bool needs_samples = true;
-  // Whether the step may change what the recipe makes. None: always.
-  std::function<bool(const Recipe&)> applies = {};
+  // Whether the step may change what the recipe makes of this float network. None: always.
+  std::function<bool(const Recipe&, const graph::Graph&)> applies = {};
+  // Whether tune() tries it among the steps. Not so learned rounding, which it tries later, and
+  // what few networks need or what makes them slower.
+  bool is_tried = true;
+  // Whether on_graph gives the quantized network: there are no ranges, and nothing comes after it.
+  bool is_last = false;
   // On the float network, before it is prepared: another one that computes the same.
   std::function<graph::Graph(const graph::Graph&, const Batches&, const Attrs& options)> on_graph =
       {};

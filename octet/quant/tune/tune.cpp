@@ -14,6 +14,7 @@
 #include "octet/debug/detections.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/sensitivity.h"
+#include "octet/nn/loss.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/tune/doctor.h"
 #include "octet/runtime/program.h"
@@ -314,6 +315,7 @@ class Tuner {
   TuneResult run() {
     try_ranges();
     if (!done()) try_steps();
+    if (!done()) try_rounding();
     if (!done()) try_floats();
     if (!done()) try_cures();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
@@ -426,7 +428,7 @@ class Tuner {
     for (const RecipeStep& step : recipe_steps())
       for (size_t& base : bases) {
         if (done()) return;
-        if (step.applies && !step.applies(recipes_[base])) continue;
+        if (!step.is_tried || (step.applies && !step.applies(recipes_[base], graph_))) continue;
         Recipe recipe = recipes_[base];
         recipe.steps.push_back({step.name});
         // Those of a network with other weights are others.
@@ -436,6 +438,37 @@ class Tuner {
         const auto tried = attempt(name + ", " + step.name, recipe, choose);
         if (tried && is_better(result_.trials[*tried], result_.trials[base])) base = *tried;
       }
+  }
+
+  // Whether weights are to have fewer than 8 bits: with 8, their rounding is the least of the
+  // noise.
+  bool has_few_bits() const {
+    const std::optional<QConfig> all = options_.mapping.global_qconfig();
+    if (!all || !all->weight) return false;
+    const CodeRange codes = code_range(all->weight.options());
+    return codes.quant_max - codes.quant_min < 128;
+  }
+
+  // The best with its rounding learned layer by layer, and block by block: with more and more
+  // iterations, while the time that is left is some times what the last ones took.
+  void try_rounding() {
+    if (result_.trials.empty() || !has_few_bits()) return;
+    constexpr int64_t kFirst = 100, kMore = 4, kMost = 400;
+    constexpr double kShare = 2;
+    Recipe by_layer = recipes_[best_index()];
+    by_layer.steps.push_back({"adaround"});
+    attempt(result_.trials[best_index()].name + ", adaround", by_layer, false);
+    const size_t base = best_index();
+    double last = 0;
+    for (int64_t iterations = kFirst; iterations <= kMost; iterations *= kMore) {
+      const double before = state_.seconds(), left = 60 * options_.minutes - before;
+      if (done() || kShare * kMore * last > left) return;
+      Recipe recipe = recipes_[base];
+      recipe.steps.push_back({"brecq", {{"iterations", iterations}}});
+      const std::string& name = result_.trials[base].name;
+      attempt(fmt::format("{}, brecq of {}", name, iterations), recipe, false);
+      last = state_.seconds() - before;
+    }
   }
 
   // What the doctor prescribes for the best of those without steps (each of its trials would do
@@ -621,6 +654,24 @@ TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels) {
               share += debug::top_k(got[b].at(0), labels[b], k);
             return share.value();
           }};
+}
+
+TuneMetric perplexity_metric(std::vector<Tensor> labels) {
+  return {
+      "perplexity", [labels = std::move(labels)](const Batches&, const Batches& got) {
+        OCTET_CHECK(labels.size() == got.size(), invalid_argument,
+                    "perplexity_metric: labels of {} batches, results of {}", labels.size(),
+                    got.size());
+        double sum = 0, count = 0;
+        for (size_t b = 0; b < got.size(); ++b) {
+          const Tensor& scores = got[b].at(0);
+          const Tensor rows = scores.reshape({-1, scores.size(scores.dim() - 1)});
+          sum +=
+              functional::cross_entropy(rows, labels[b].reshape({-1}), {.reduction = "sum"}).item();
+          count += static_cast<double>(labels[b].numel());
+        }
+        return -std::exp(sum / std::max(1.0, count));
+      }};
 }
 
 TuneResult tune(const Graph& graph, const TuneData& data, const TuneOptions& options) {

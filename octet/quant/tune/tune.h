@@ -40,6 +40,10 @@ TuneMetric tune_metric(std::string_view name);
 std::vector<std::string> tune_metric_names();
 // Top-k of the first output; a tensor of labels for each judging batch.
 TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels);
+// Less the perplexity, exp of the mean of -log softmax(scores) at the label, of the first output,
+// scores (..., classes); an int64 tensor of labels (...) for each judging batch. Errors of
+// functional::cross_entropy.
+TuneMetric perplexity_metric(std::vector<Tensor> labels);
 
 struct TuneTrial {
   std::string name;  // "calibrated", "ranges", "ranges, gptq", "ranges, 4 layers float"
@@ -90,10 +94,13 @@ struct TuneOptions {
 
 // The ladder, until a trial is above the bar or the time is up:
 //  1. ranges: percentiles for all values; then by the noise at the outputs (choose_ranges)
-//  2. each step of recipe_steps(), added to the best so far if the score is higher with it
-//  3. layers left float: those that make the most noise (debug::sensitivity, its estimate) for what
+//  2. each step of recipe_steps() (is_tried), added to the best so far if that scores higher
+//  3. where the mapping's weights have fewer than 8 bits: rounding learned layer by layer
+//     (adaround), then block by block (brecq) with 100 and 400 iterations, the second while there
+//     is twice the time that it should take
+//  4. layers left float: those that make the most noise (debug::sensitivity, its estimate) for what
 //     leaving them float costs; 1, 2, 4, ... of them, then fewer again while the bar holds
-//  4. what doctor() prescribes for the best without steps, alone and with biases corrected
+//  5. what doctor() prescribes for the best without steps, alone and with biases corrected
 // Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
 // while there is none, the one with the highest score. Errors: invalid_argument without samples;
 // those of prepare_fx; internal if no trial could be made.

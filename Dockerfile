@@ -5,7 +5,7 @@ COPY . .
 RUN make package
 
 FROM debian:12-slim
-COPY --from=build /octet/build/packages/*.deb /tmp/
+COPY --from=build /octet/build-package/packages/*.deb /tmp/
 RUN apt-get update && apt-get install -y --no-install-recommends /tmp/liboctet0*.deb /tmp/octet-tools*.deb \
     && rm -rf /var/lib/apt/lists/* /tmp/*.deb
 ENTRYPOINT ["octet"]

@@ -35,10 +35,11 @@ docs:
 	@doxygen docs/Doxyfile
 	@echo "docs: build/docs/site/index.html"
 
-# Debian packages and a .tar.gz, in build/packages.
+# Debian packages and a .tar.gz, in build-package/packages.
+package: PRESET = package
 package:
-	@scripts/setup.sh
-	@scripts/build.sh octet-cli octet_reference
+	@scripts/setup.sh python package
+	@scripts/build.sh
 	@cd $(build_dir) && cpack -B packages
 	@rm -rf $(build_dir)/packages/_CPack_Packages
 
@@ -62,4 +63,4 @@ format:
 	@scripts/format.sh
 
 clean:
-	@rm -rf build build-debug build-asan build-tsan build-fuzz
+	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package

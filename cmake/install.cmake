@@ -16,7 +16,7 @@ if(OCTET_BUILD_CLI)
   install(EXPORT octetCliTargets NAMESPACE octet:: DESTINATION ${octet_cmake} COMPONENT cli)
 
   # The manual page and completions, written by the program.
-  foreach(file "man octet.1 ${CMAKE_INSTALL_MANDIR}/man1" "bash octet ${CMAKE_INSTALL_DATADIR}/bash-completion/completions"
+  foreach(file "man octet.1.gz ${CMAKE_INSTALL_MANDIR}/man1" "bash octet ${CMAKE_INSTALL_DATADIR}/bash-completion/completions"
                "zsh _octet ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions"
                "fish octet.fish ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d")
     string(REPLACE " " ";" file "${file}")
@@ -24,9 +24,13 @@ if(OCTET_BUILD_CLI)
     list(GET file 1 name)
     list(GET file 2 folder)
     set(output ${PROJECT_BINARY_DIR}/reference/${format}/${name})
+    set(filter "")
+    if(format STREQUAL man)
+      set(filter | gzip -9n)
+    endif()
     add_custom_command(OUTPUT ${output} DEPENDS octet-cli VERBATIM
                        COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/reference/${format}
-                       COMMAND octet-cli reference ${format} > ${output})
+                       COMMAND octet-cli reference ${format} ${filter} > ${output})
     list(APPEND octet_reference ${output})
     install(FILES ${output} DESTINATION ${folder} COMPONENT cli)
   endforeach()
@@ -61,5 +65,3 @@ endif()
 file(RELATIVE_PATH OCTET_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(cmake/octet.pc.in octet.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/octet.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
-
-include(cmake/package.cmake)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
-# Installs only what is missing, so a second run does nothing. `scripts/setup.sh browser` also installs Chromium,
-# `scripts/setup.sh docs` what `make docs` takes, `scripts/setup.sh python` what the Python package takes, `scripts/setup.sh fuzz`
-# what `make fuzz` takes.
+# Installs only what is missing, so a second run does nothing. Each word given adds packages: `browser` Chromium, `docs` what
+# `make docs` takes, `python` what the Python package takes, `package` what `make package` takes besides,
+# `fuzz` what `make fuzz` takes.
 set -euo pipefail
 
 packages=(
@@ -19,11 +19,16 @@ packages=(
   clang-format
 )
 
-# 350 MB, for the tests of the pages of `octet compare` and `octet inspect` only.
-[ "${1:-}" != browser ] || packages+=(chromium)
-[ "${1:-}" != python ] || packages+=(pybind11-dev python3-dev python3-numpy mypy)
-[ "${1:-}" != fuzz ] || packages+=(clang-14 libclang-rt-14-dev libomp-14-dev)
-[ "${1:-}" != docs ] || packages+=(mkdocs mkdocs-material doxygen)
+for word in "$@"; do
+  case $word in
+    browser) packages+=(chromium) ;;   # 350 MB, for the tests of the pages of `octet compare` and `octet inspect` only
+    python) packages+=(pybind11-dev python3-dev python3-numpy mypy) ;;
+    docs) packages+=(mkdocs mkdocs-material doxygen) ;;
+    fuzz) packages+=(clang-14 libclang-rt-14-dev libomp-14-dev) ;;
+    package) packages+=(dpkg-dev file) ;;
+    *) echo "scripts/setup.sh: no packages are called $word; there are browser, docs, fuzz, package and python" >&2; exit 2 ;;
+  esac
+done
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,6 +1,7 @@
 // The sparse convolution as a plug-in: what its static objects register is all it brings.
 //
 //   octet --plugin libsparse_conv.so inspect model.octet
+#include <octet/base/plugin.h>
 #include <octet/base/version.h>
 
 extern "C" int octet_plugin(int major, int minor) {

@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
   const void* version = nullptr;
   const double next = reinterpret_cast<Next>(dlsym(library, "next_octet"))(&version);
   const double again = run_network(&error);
-  std::printf("%g, %g, %g; %s\n", sum, next, again,
-              version == reinterpret_cast<const void*>(&octet::version) ? "one octet" : "two octets");
+  std::printf(
+      "%g, %g, %g; %s\n", sum, next, again,
+      version == reinterpret_cast<const void*>(&octet::version) ? "one octet" : "two octets");
   return sum != 0 && sum == next && sum == again && !error.empty() ? 0 : 1;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// Work for an octet, in C++ and in C: what it gives is the same for the octet of the program and that of a library it loads.
+// Work for an octet, in C++ and in C: the same for the octet of the program and for that of a
+// library it loads.
 #include <octet/c/octet.h>
 #include <octet/octet.h>
 

@@ -33,7 +33,7 @@ echo "C: $(build/consumer_c model.octet | tail -1)"
 quietly g++ -std=c++20 consumer/main.cpp $(pkg-config --cflags --libs octet) -o with_pkg_config
 echo "pkg-config: $(./with_pkg_config model.octet)"
 
-man octet | col -b | grep -q quantize
+man octet | col -b | grep quantize >/dev/null   # not -q: man would write into a closed pipe
 bash -ic 'source /usr/share/bash-completion/bash_completion; _completion_loader octet; complete -p octet' 2>/dev/null
 echo "manual page and completion: there"
 

@@ -40,8 +40,7 @@ package: PRESET = package
 package:
 	@scripts/setup.sh python package
 	@scripts/build.sh
-	@cd $(build_dir) && cpack -B packages
-	@rm -rf $(build_dir)/packages/_CPack_Packages
+	@cd "$$(scripts/build.sh --directory)" && cpack -B packages && rm -rf packages/_CPack_Packages
 
 # docs/trust.md. FUZZERS names some of the fuzzers, JOBS how many run at a time; each of these ends in one line of figures.
 fuzz:

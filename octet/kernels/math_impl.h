@@ -266,7 +266,7 @@ inline void function(Function f, const float* x, float* y, int64_t n) {
 
 // One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance
 // + eps)) * weight + bias), all in double. Sums in eight parts, of i modulo 8, added pairwise.
-inline double in_pairs(Doubles8 s) {
+inline double in_pairs(const Doubles8& s) {
   return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 

@@ -11,6 +11,7 @@
 #include "octet/quant/algorithms/soft_codes_impl.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
+#include "tests/quant/few_bits.h"
 
 namespace octet::testing {
 namespace {
@@ -19,39 +20,6 @@ using graph::Graph;
 using graph::ValueId;
 using quant::AdaRoundReport;
 using quant::ObservedGraphModule;
-using Batches = std::vector<std::vector<Tensor>>;
-
-Batches dependent_features(const Shape& shape, uint64_t seed) {
-  Batches batches;
-  for (uint64_t i = 0; i < 3; ++i) {
-    Tensor x = Tensor::randn(shape, seed + i);
-    float* p = x.data<float>();
-    for (int64_t j = 1; j < x.numel(); ++j) p[j] = 0.5F + 0.6F * p[j - 1] + 0.4F * p[j];
-    batches.push_back({x});
-  }
-  return batches;
-}
-
-std::shared_ptr<ObservedGraphModule> with_three_bits(const Graph& g, const Batches& samples) {
-  quant::QConfig q = quant::get_default_qconfig();
-  q.weight = q.weight.with_quant_range(-4, 3);
-  auto prepared = quant::prepare_fx(g, quant::QConfigMapping(q));
-  for (const auto& batch : samples) prepared->forward(batch);
-  return prepared;
-}
-
-double result_error(const Graph& g, const std::shared_ptr<ObservedGraphModule>& prepared,
-                    const Batches& samples) {
-  const runtime::Program a = runtime::compile(g),
-                         b = runtime::compile(quant::convert_fx(prepared)->graph());
-  double sum = 0;
-  for (const auto& batch : samples) {
-    const auto x = a.run(batch)[0].to_vector<float>(),
-               y = b.run(batch)[0].dequantize().to_vector<float>();
-    for (size_t i = 0; i < x.size(); ++i) sum += std::pow(double(x[i]) - double(y[i]), 2);
-  }
-  return sum;
-}
 
 Graph one_linear() {
   Graph g;
@@ -98,13 +66,13 @@ TEST(SoftCodes, BeginWhereTheWeightIsAndEndOnCodes) {
 
 // Of six weights of one output, each code below or above can be tried.
 TEST(AdaRound, FindsNearlyTheBestOfAllRoundings) {
-  const Batches samples = dependent_features({64, 6}, 5);
+  const Batches samples = mixed({64, 6}, 5);
   const Graph g = one_linear();
-  auto prepared = with_three_bits(g, samples);
+  auto prepared = prepared_with_bits(g, samples, 3);
   const AdaRoundReport report = quant::adaround(*prepared, samples);
   ASSERT_EQ(report.entries.size(), 1u);
   const quant::QParams q = prepared->weight_qparams("y");
-  const auto run = with_three_bits(g, samples);
+  const auto run = prepared_with_bits(g, samples, 3);
   double best_of_all = 0;
   quant::for_each_layer(*run, samples, {}, "test", [&](const quant::LayerStep& step) {
     const auto problem = quant::make_problems(step, quant::choose_rows(step, 1 << 20), 0.01).at(0);
@@ -129,8 +97,8 @@ TEST(AdaRound, FindsNearlyTheBestOfAllRoundings) {
 }
 
 TEST(AdaRound, BlocksEndWhereOneValueGoesOn) {
-  const Batches samples = dependent_features({4, 3, 8, 8}, 2);
-  const auto prepared = with_three_bits(residual_net(), samples);
+  const Batches samples = mixed({4, 3, 8, 8}, 2);
+  const auto prepared = prepared_with_bits(residual_net(), samples, 3);
   std::vector<std::vector<std::string>> blocks;
   quant::for_each_block(*prepared, samples, 16, {}, "test", [&](const quant::BlockStep& step) {
     auto& names = blocks.emplace_back();
@@ -142,14 +110,14 @@ TEST(AdaRound, BlocksEndWhereOneValueGoesOn) {
 
 TEST(AdaRound, LayersAndBlocksLowerTheErrorOfTheNetwork) {
   const Graph g = residual_net();
-  const Batches samples = dependent_features({8, 3, 8, 8}, 3);
-  auto nearest = with_three_bits(g, samples);
-  const double before = result_error(g, nearest, samples);
-  auto layers = with_three_bits(g, samples);
+  const Batches samples = mixed({8, 3, 8, 8}, 3);
+  auto nearest = prepared_with_bits(g, samples, 3);
+  const double before = converted_error(g, nearest, samples);
+  auto layers = prepared_with_bits(g, samples, 3);
   quant::adaround(*layers, samples, {.iterations = 200});
-  const double by_layers = result_error(g, layers, samples);
+  const double by_layers = converted_error(g, layers, samples);
   EXPECT_LT(by_layers, 0.6 * before);
-  auto blocks = with_three_bits(g, samples);
+  auto blocks = prepared_with_bits(g, samples, 3);
   const Graph float_graph = blocks->watched().graph;
   quant::gptq(*blocks, samples, {.float_graph = float_graph});
   const auto report =
@@ -158,21 +126,21 @@ TEST(AdaRound, LayersAndBlocksLowerTheErrorOfTheNetwork) {
   ASSERT_EQ(report.entries.size(), 3u);
   for (const auto& entry : report.entries) EXPECT_LE(entry.error, entry.before);
   EXPECT_LT(report.entries[1].error, report.entries[1].before);
-  EXPECT_LT(result_error(g, blocks, samples), by_layers);
+  EXPECT_LT(converted_error(g, blocks, samples), by_layers);
 }
 
 TEST(AdaRound, LearnedScalesLowerTheErrorOfOneScalePerRow) {
-  const Batches samples = dependent_features({64, 6}, 9);
-  auto fixed = with_three_bits(one_linear(), samples),
-       learned = with_three_bits(one_linear(), samples);
+  const Batches samples = mixed({64, 6}, 9);
+  auto fixed = prepared_with_bits(one_linear(), samples, 3),
+       learned = prepared_with_bits(one_linear(), samples, 3);
   const double a = quant::adaround(*fixed, samples).entries[0].error,
                b = quant::adaround(*learned, samples, {.learn_scales = true}).entries[0].error;
   EXPECT_LT(b, a);
 }
 
 TEST(AdaRound, OptionsOutOfRangeAreErrors) {
-  const Batches samples = dependent_features({8, 6}, 9);
-  auto prepared = with_three_bits(one_linear(), samples);
+  const Batches samples = mixed({8, 6}, 9);
+  auto prepared = prepared_with_bits(one_linear(), samples, 3);
   expect_error(ErrorCode::invalid_argument, {"lr"},
                [&] { quant::adaround(*prepared, samples, {.lr = 0}); });
   expect_error(ErrorCode::invalid_argument, {"no samples"},

@@ -9,6 +9,7 @@
 #include "octet/io/module_file.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
+#include "tests/quant/few_bits.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
@@ -17,8 +18,6 @@ namespace {
 using graph::Graph;
 using graph::ValueId;
 using quant::ObservedGraphModule;
-
-using Batches = std::vector<std::vector<Tensor>>;
 
 // conv -> relu -> conv without a bias -> mean over positions, and weights of 3 bits.
 Graph two_layers() {
@@ -34,14 +33,6 @@ Graph two_layers() {
   y = g.add_call("b", "conv2d", {y, w2}, pad);
   g.set_outputs({y});
   return g;
-}
-
-std::shared_ptr<ObservedGraphModule> prepared_with_3_bits(const Graph& g, const Batches& samples) {
-  quant::QConfig qconfig = quant::get_default_qconfig();
-  qconfig.weight = qconfig.weight.with_quant_range(-4, 3);
-  auto prepared = quant::prepare_fx(g, quant::QConfigMapping(qconfig));
-  for (const auto& batch : samples) prepared->forward(batch);
-  return prepared;
 }
 
 Batches random_batches() {
@@ -69,7 +60,7 @@ double mean_error(const Graph& float_graph, ObservedGraphModule& prepared, const
 TEST(BiasCorrection, MeansOfTheLastLayerAreTheFloatOnes) {
   const Graph g = two_layers();
   const Batches samples = random_batches();
-  auto prepared = prepared_with_3_bits(g, samples);
+  auto prepared = prepared_with_bits(g, samples, 3);
   const double before = mean_error(g, *prepared, samples);
   quant::correct_bias(*prepared, samples);
   EXPECT_GT(before, 0.1);
@@ -80,7 +71,7 @@ TEST(BiasCorrection, MeansOfTheLastLayerAreTheFloatOnes) {
 TEST(BiasCorrection, KeepsWeightsAndFollowsAnotherFloatGraph) {
   const Graph g = two_layers();
   const Batches samples = random_batches();
-  auto prepared = prepared_with_3_bits(g, samples);
+  auto prepared = prepared_with_bits(g, samples, 3);
   const Graph float_graph = prepared->watched().graph;
   const quant::QParams qparams = prepared->weight_qparams("b");
   // All weights are zero, so the bias has to be the mean.
@@ -93,7 +84,7 @@ TEST(BiasCorrection, KeepsWeightsAndFollowsAnotherFloatGraph) {
 
 TEST(BiasCorrection, ALayerGetsTheBiasThatItHadNot) {
   const Batches samples = random_batches();
-  auto prepared = prepared_with_3_bits(two_layers(), samples);
+  auto prepared = prepared_with_bits(two_layers(), samples, 3);
   const size_t ranges = prepared->ranges().find(0) ? 1 : 0;
   quant::correct_bias(*prepared, samples);
   const Graph int8 = quant::convert_fx(prepared)->graph();
@@ -111,7 +102,7 @@ TEST(BiasCorrection, ALayerGetsTheBiasThatItHadNot) {
 
 TEST(BiasCorrection, FilesKeepIt) {
   const Batches samples = random_batches();
-  auto prepared = prepared_with_3_bits(two_layers(), samples);
+  auto prepared = prepared_with_bits(two_layers(), samples, 3);
   prepared->set_weight("r", {}, std::vector<float>(8, -0.3F), std::vector<float>(8, 0.3F));
   quant::correct_bias(*prepared, samples);
   TempDir dir;
@@ -128,7 +119,7 @@ TEST(BiasCorrection, RefusesWhatItCannotDo) {
   auto fresh = quant::prepare_fx(g, quant::get_default_qconfig_mapping());
   expect_error(ErrorCode::not_calibrated, {"saw no data"},
                [&] { quant::correct_bias(*fresh, random_batches()); });
-  auto prepared = prepared_with_3_bits(g, random_batches());
+  auto prepared = prepared_with_bits(g, random_batches(), 3);
   expect_error(ErrorCode::invalid_argument, {"correct_bias", "no samples"},
                [&] { quant::correct_bias(*prepared, {}); });
   expect_error(ErrorCode::invalid_argument, {"another network"},
@@ -174,7 +165,7 @@ TEST(BiasCorrection, AnalyticFollowsFromBatchNorms) {
   const ValueId b1 = g.add_constant("d.bias", Tensor::rand({6}, 7));
   y = g.add_call("d", "conv2d", {y, w1, b1});
   g.set_outputs({y});
-  auto prepared = prepared_with_3_bits(g, {{Tensor::randn({8, kChannels, 3, 3}, 8)}});
+  auto prepared = prepared_with_bits(g, {{Tensor::randn({8, kChannels, 3, 3}, 8)}}, 3);
   const auto report = quant::correct_bias_analytically(*prepared, g);
   EXPECT_EQ(report.corrected, std::vector<std::string>{"d"});
   ASSERT_EQ(report.unknown.size(), 1u);  // the layer that reads the input

@@ -41,7 +41,8 @@ void start_qat_from(ObservedGraphModule& qat, const ObservedGraphModule& calibra
   std::map<std::string, PreparedLayer> known;
   for (PreparedLayer& layer : static_layers(calibrated, "start_qat_from"))
     known[layer.name] = std::move(layer);
-  for (const PreparedLayer& layer : static_layers(qat, "start_qat_from")) {
+  const std::vector<PreparedLayer> layers = static_layers(qat, "start_qat_from");
+  for (const PreparedLayer& layer : layers) {
     const auto at = known.find(layer.name);
     OCTET_CHECK(at != known.end(), invalid_argument,
                 "start_qat_from: the calibrated network has no layer '{}'; expected two "
@@ -66,7 +67,7 @@ void start_qat_from(ObservedGraphModule& qat, const ObservedGraphModule& calibra
     if (!to.graph.is_constant(static_cast<graph::ValueId>(v)))
       fix(*module, qparams_of(*calibrated.submodule(path)));
   }
-  for (const PreparedLayer& layer : static_layers(qat, "start_qat_from")) {
+  for (const PreparedLayer& layer : layers) {
     const graph::Graph& g = qat.graph();
     const std::string path = g.producer(g.producer(g.find(layer.name).value()).inputs[1]).scope;
     if (auto* module = dynamic_cast<FakeQuantizeBase*>(qat.submodule(path).get()))

@@ -19,6 +19,16 @@ add_compile_options($<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=500000>)
 # -O2, but what cmake/speed.cmake says otherwise of.
 string(REPLACE "-O3" "-O2" CMAKE_CXX_FLAGS_RELEASE "${CMAKE_CXX_FLAGS_RELEASE}")
 
+# What Debian's packages are hardened with: checked calls of the C library, stack protectors, and tables of addresses that nobody can
+# write to once the program runs. docs/trust.md says what it costs. (Position independence is GCC's default and CMake's here.)
+option(OCTET_HARDENING "Harden the library and programs against faults of their own" ON)
+if(OCTET_HARDENING AND NOT OCTET_SANITIZE)
+  add_compile_options(-fstack-protector-strong -fstack-clash-protection $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  add_link_options(-Wl,-z,relro -Wl,-z,now)
+endif()
+# The same bytes from a clone in any folder (scripts/reproducible.sh).
+add_compile_options(-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.)
+
 # Of what "undefined" checks, three are left out: vptr wants the type information of libraries that have none, null finds what
 # AddressSanitizer finds too, object-size sees nothing at -O1; they cost a fifth of the time to compile. More than -O1 -g1 takes
 # two to six times as long (docs/architecture.md). Indices of the standard library's containers are checked as well.

@@ -14,6 +14,9 @@ namespace octet {
 // only then, such as the shape of a reshape.
 struct FromOperand {
   int64_t index = 0;  // its place among the call's operands
+  // Not trivial: GCC 12 takes a variant of trivial types, strings and vectors for one that always
+  // holds a value, and destroys it even where memory ran out while that value was copied.
+  constexpr ~FromOperand() {}
   bool operator==(const FromOperand&) const = default;
 };
 

@@ -1,5 +1,7 @@
 #include "cli/arguments.h"
 
+#include "cli/team.h"
+
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -112,7 +114,14 @@ void Command::add_flag(const std::string& names, bool& value, const std::string&
 
 void Command::footer(const std::string& text) { app_->footer(text); }
 
-void Command::callback(const std::function<void()>& action) { app_->callback(action); }
+void Command::callback(const std::function<void()>& action, Ranks ranks) {
+  app_->callback([app = app_, action, ranks] {
+    if (ranks == Ranks::one && team().size() > 1)
+      wrong_usage(
+          fmt::format("octet {} runs on one rank: start it without mpirun", app->get_name()));
+    action();
+  });
+}
 
 // -- the program ----------------------------------------------------------------------------------
 

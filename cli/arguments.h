@@ -61,8 +61,10 @@ class Command {
   Option add_option(const std::string& names, std::vector<std::string>& value,
                     const std::string& help);
   void add_flag(const std::string& names, bool& value, const std::string& help);
-  void footer(const std::string& text);                // the end of --help
-  void callback(const std::function<void()>& action);  // what the command does
+  void footer(const std::string& text);  // the end of --help
+  // What the command does. Started on several ranks, a command of one is wrong usage.
+  enum class Ranks { one, several };
+  void callback(const std::function<void()>& action, Ranks ranks = Ranks::one);
 
  private:
   CLI::App* app_;

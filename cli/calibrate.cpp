@@ -3,27 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <functional>
 
+#include "cli/team.h"
 #include "octet/base/error.h"
 #include "octet/base/progress.h"
-#include "octet/quant/observe/min_max.h"
 
 namespace octet::cli {
-namespace {
-
-// Whether ranges depend on how the samples are cut into batches: moving averages do.
-bool counts_batches(quant::ObservedGraphModule& prepared) {
-  const auto modules = prepared.named_modules();
-  return std::any_of(modules.begin(), modules.end(), [](const auto& named) {
-    const nn::Module* m = named.second;
-    return dynamic_cast<const quant::MovingAverageMinMaxObserver*>(m) ||
-           dynamic_cast<const quant::MovingAveragePerChannelMinMaxObserver*>(m);
-  });
-}
-
-}  // namespace
-
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
   constexpr int64_t kBytes = int64_t{128} << 20;
   int64_t largest = 1;
@@ -37,32 +26,282 @@ int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
   return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce));
 }
 
-debug::CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
-                                    const std::string& path, int64_t count) {
-  Progress bar("calibrating", count);
-  const bool fixed = counts_batches(prepared);
-  // Two batches or more, so that there is a half.
-  const int64_t step =
-      fixed ? batch_size(dataset, kMostAtOnce)
-            : batch_size(dataset, std::min(samples_at_once(prepared.graph(), dataset),
-                                           std::max<int64_t>(1, count / 2)));
-  debug::CalibrationWatch watch(prepared);
-  bool halved = false;
-  for (int64_t i = 0; i < count; i += step) {
-    if (!halved && i > 0 && 2 * (i + step) > count) {
-      watch.half_way(i);
-      halved = true;
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+dist::Plan plan_of(const quant::ObservedGraphModule& prepared, const Dataset& dataset,
+                   int64_t count) {
+  // Two batches or more, so that there is a half; but of one size where ranges depend on it.
+  const int64_t most =
+      quant::order_dependent_observer(prepared).empty()
+          ? std::min(samples_at_once(prepared.graph(), dataset), std::max<int64_t>(1, count / 2))
+          : kMostAtOnce;
+  return dist::make_plan(count, batch_size(dataset, most));
+}
+
+void show(quant::ObservedGraphModule& prepared, const Dataset& dataset, const std::string& path,
+          int64_t begin, int64_t end) {
+  Batch batch = dataset.get(begin, end - begin);
+  try {
+    prepared.forward(ordered_inputs(prepared.graph(), batch));
+  } catch (const Error& e) {  // a NaN, say: where to look for it
+    fail(e.code(), fmt::format("{}, samples {} to {}: {}", path, begin, end - 1, e.what()));
+  }
+}
+
+// What one process sees of a calibration.
+class Part {
+ public:
+  Part(quant::ObservedGraphModule& prepared, const Dataset& dataset, std::string path,
+       int64_t count)
+      : prepared_(prepared), dataset_(dataset) {
+    const std::string dependent = quant::order_dependent_observer(prepared);
+    if (!dependent.empty())
+      fail(ErrorCode::unsupported,
+           fmt::format("{} depends on the order of samples, so that its parts do not merge: choose "
+                       "another --observer or --qconfig, or calibrate in one process",
+                       prepared.submodule(dependent)->type_name()));
+    shard_.network = quant::digest_of(prepared);
+    shard_.data = std::move(path);
+    shard_.plan = plan_of(prepared, dataset, count);
+  }
+
+  dist::Shard& shard() { return shard_; }
+  const dist::Shard& shard() const { return shard_; }
+  const std::map<int64_t, double>& seconds() const { return seconds_; }  // by batch
+  // Statistics are saved there while the samples are shown.
+  void keep_at(std::string file) { file_ = std::move(file); }
+
+  // Shows the batches that `next` gives, in ascending order, until there are no more; those that
+  // were seen before are left out.
+  void show_batches(const std::function<int64_t()>& next, Progress& bar) {
+    const dist::Plan& plan = shard_.plan;
+    for (int64_t b = next(); b < plan.batches(); b = next()) {
+      const int64_t begin = b * plan.step, end = std::min(begin + plan.step, plan.samples);
+      if (shard_.has_seen(begin)) continue;
+      if (begin >= plan.half && half_ == &shard_.first && plan.half > 0) {
+        collect();
+        half_ = &shard_.second;
+      }
+      prepared_.set_next_sample(begin);
+      const auto start = Clock::now();
+      show(prepared_, dataset_, shard_.data, begin, end);
+      seconds_[b] = seconds_since(start);
+      shard_.add_seen(begin, end);
+      bar.advance(end - begin);
+      save_sometimes();
     }
-    Batch batch = dataset.get(i, std::min(step, count - i));
+    collect();
+  }
+
+  void save() {
+    if (file_.empty()) return;
+    collect();
+    dist::save_shard(file_, shard_);
+  }
+
+ private:
+  void collect() {
+    half_->merge(quant::CalibrationStatistics::of(prepared_));
+    quant::forget_calibration(prepared_);
+  }
+
+  // As often as takes a fiftieth of the time.
+  void save_sometimes() {
+    if (file_.empty() || Clock::now() < next_save_) return;
+    const auto start = Clock::now();
+    save();
+    next_save_ = Clock::now() + 50 * (Clock::now() - start);
+  }
+
+  quant::ObservedGraphModule& prepared_;
+  const Dataset& dataset_;
+  dist::Shard shard_;
+  quant::CalibrationStatistics* half_ = &shard_.first;  // what is shown belongs to it
+  std::string file_;
+  Clock::time_point next_save_{};
+  std::map<int64_t, double> seconds_;
+};
+
+// FILE.0, FILE.1, ... that are there.
+std::vector<std::string> kept_files(const std::string& file) {
+  std::vector<std::string> files;
+  std::error_code ignored;
+  const std::filesystem::path path(file);
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const std::string prefix = path.filename().string() + ".";
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix) && name.size() > prefix.size() &&
+        std::all_of(name.begin() + static_cast<std::ptrdiff_t>(prefix.size()), name.end(),
+                    [](char c) { return c >= '0' && c <= '9'; }))
+      files.push_back((folder / name).string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// What was kept, in one; FILE.0 holds it then and the others are gone. Of a run that was cut off
+// while it did this, FILE.0 holds what the others have too.
+void resume_from(const std::string& file, dist::Shard& shard) {
+  const std::vector<std::string> files = kept_files(file);
+  for (const std::string& f : files) {
+    const dist::Shard kept = dist::load_shard(f);
+    if (std::all_of(kept.seen.begin(), kept.seen.end(),
+                    [&](const auto& i) { return shard.has_seen(i.first); }))
+      continue;
     try {
-      prepared.forward(ordered_inputs(prepared.graph(), batch));
-    } catch (const Error& e) {  // a NaN, say: where to look for it
-      fail(e.code(),
-           fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
+      shard.merge(kept);
+    } catch (const Error& e) {
+      fail(e.code(), fmt::format("{}: {}; to begin anew, leave --resume out", f, e.what()));
     }
-    bar.advance(batch.size);
+  }
+  if (shard.seen.empty()) return;
+  dist::save_shard(file + ".0", shard);
+  for (const std::string& f : files)
+    if (f != file + ".0" &&
+        std::filesystem::path(f).filename() != std::filesystem::path(file + ".0").filename())
+      std::filesystem::remove(f);
+  say(fmt::format("octet: {} of {} samples were seen before", shard.count(), shard.plan.samples));
+}
+
+// What all ranks did, on all of them: sums of tables in which each has filled its own places.
+RanksReport report_of(const Part& part, int64_t samples, double working, double merging) {
+  constexpr size_t kNumbers = 4;
+  constexpr double kMicro = 1e6;
+  const auto rank = static_cast<size_t>(team().rank()), ranks = static_cast<size_t>(team().size());
+  std::vector<int64_t> table(ranks * kNumbers);
+  int64_t* mine = table.data() + rank * kNumbers;
+  mine[0] = samples, mine[1] = team().bytes_sent();
+  mine[2] = std::llround(kMicro * working), mine[3] = std::llround(kMicro * merging);
+  std::vector<int64_t> batches(static_cast<size_t>(part.shard().plan.batches()));
+  for (const auto& [b, seconds] : part.seconds())
+    batches[static_cast<size_t>(b)] = std::llround(kMicro * seconds);
+  team().sum(table.data(), table.size());
+  team().sum(batches.data(), batches.size());
+  RanksReport report;
+  report.step = part.shard().plan.step;
+  for (size_t r = 0; r < ranks; ++r)
+    report.ranks.push_back({table[kNumbers * r], table[kNumbers * r + 1],
+                            static_cast<double>(table[kNumbers * r + 2]) / kMicro,
+                            static_cast<double>(table[kNumbers * r + 3]) / kMicro});
+  for (const int64_t micro : batches) report.batches.push_back(static_cast<double>(micro) / kMicro);
+  return report;
+}
+
+// By all ranks; what the first one has is whole then.
+void calibrate_together(Part& part, const KeptStatistics& kept, RanksReport* report) {
+  dist::Team& ranks = team();
+  dist::Shard& shard = part.shard();
+  if (ranks.is_first()) {
+    if (kept.resume)
+      resume_from(kept.file, shard);
+    else if (!kept.file.empty())
+      for (const std::string& f : kept_files(kept.file)) std::filesystem::remove(f);
+  }
+  // All ranks know what is done; the first one alone holds the statistics of it.
+  dist::Shard done{.plan = shard.plan, .seen = shard.seen};
+  done = dist::Shard::from_bytes(ranks.broadcast(done.to_bytes()));
+  if (!kept.file.empty()) part.keep_at(fmt::format("{}.{}", kept.file, ranks.rank()));
+  ranks.restart_counter();
+  Progress bar("calibrating", shard.plan.samples - done.count());
+  const auto next = [&] {
+    int64_t b = ranks.next();
+    while (done.has_seen(b * shard.plan.step)) b = ranks.next();
+    return b;
+  };
+  const int64_t before = shard.count();
+  const auto start = Clock::now();
+  part.show_batches(next, bar);
+  bar.finish();
+  const double working = seconds_since(start);
+  const int64_t samples = shard.count() - before;
+  ranks.reduce([&] { return shard.to_bytes(); },
+               [&](const std::string& theirs) { shard.merge(dist::Shard::from_bytes(theirs)); });
+  if (report) *report = report_of(part, samples, working, seconds_since(start) - working);
+}
+
+}  // namespace
+
+std::optional<debug::CalibrationQuality> calibrate(quant::ObservedGraphModule& prepared,
+                                                   const Dataset& dataset, const std::string& path,
+                                                   int64_t count, const KeptStatistics& kept,
+                                                   RanksReport* report) {
+  if (team().size() > 1 || !kept.file.empty() || report) {
+    Part part(prepared, dataset, path, count);
+    calibrate_together(part, kept, report);
+    if (!team().is_first()) return std::nullopt;
+    part.shard().require_whole(path);
+    return take_statistics(prepared, part.shard());
+  }
+  const dist::Plan plan = plan_of(prepared, dataset, count);
+  Progress bar("calibrating", count);
+  debug::CalibrationWatch watch(prepared);
+  for (int64_t i = 0; i < count; i += plan.step) {
+    if (i > 0 && i == plan.half) watch.half_way(i);
+    const int64_t end = std::min(i + plan.step, count);
+    show(prepared, dataset, path, i, end);
+    bar.advance(end - i);
   }
   return watch.finish(count);
+}
+
+void remove_statistics(const KeptStatistics& kept) {
+  if (kept.file.empty()) return;
+  for (const std::string& f : kept_files(kept.file)) std::filesystem::remove(f);
+}
+
+dist::Shard merged_statistics(const std::vector<std::string>& files) {
+  dist::Shard all = dist::load_shard(files.at(0));
+  for (size_t i = 1; i < files.size(); ++i) try {
+      all.merge(dist::load_shard(files[i]));
+    } catch (const Error& e) {
+      fail(e.code(), fmt::format("{}: {}", files[i], e.what()));
+    }
+  return all;
+}
+
+dist::Shard calibrate_part(quant::ObservedGraphModule& prepared, const Dataset& dataset,
+                           const std::string& path, int64_t count, int64_t i, int64_t n) {
+  Part part(prepared, dataset, path, count);
+  Progress bar("calibrating", (count + n - 1) / n);
+  part.show_batches([&, b = i - n]() mutable { return b += n; }, bar);
+  return part.shard();
+}
+
+debug::CalibrationQuality take_statistics(quant::ObservedGraphModule& prepared,
+                                          const dist::Shard& whole) {
+  const std::string network = quant::digest_of(prepared);
+  if (network != whole.network)
+    fail(ErrorCode::invalid_argument,
+         fmt::format("the statistics are of another network or of other options ({}, this is {}): "
+                     "give the same MODEL, --qconfig, --observer, --config, --skip, --shape and "
+                     "--weight-bits as to octet calibrate",
+                     whole.network, network));
+  debug::CalibrationWatch watch(prepared);
+  if (whole.plan.half > 0) {
+    whole.first.give_to(prepared);
+    watch.half_way(whole.plan.half);
+  }
+  whole.all().give_to(prepared);
+  prepared.set_next_sample(whole.plan.samples);
+  return watch.finish(whole.plan.samples);
+}
+
+JsonValue RanksReport::to_json() const {
+  JsonValue all = JsonValue::array();
+  for (const Rank& r : ranks)
+    all.push_back(JsonValue::object({{"samples", r.samples},
+                                     {"bytes_sent", r.bytes_sent},
+                                     {"working_seconds", r.working},
+                                     {"merging_seconds", r.merging}}));
+  JsonValue seconds = JsonValue::array();
+  for (const double s : batches) seconds.push_back(s);
+  return JsonValue::object({{"step", step}, {"ranks", all}, {"batch_seconds", seconds}});
 }
 
 JsonValue calibration_json(const debug::CalibrationQuality& q) {

@@ -1,5 +1,7 @@
 #include "cli/common.h"
 
+#include "cli/team.h"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -194,6 +196,10 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
     case OutputKind::recipe:
       if (bytes.substr(0, 64).find("octet.recipe") == std::string_view::npos)
         refuse("exists and is no recipe");
+      break;
+    case OutputKind::statistics:
+      if (!is_octet(bytes) || bytes.find("\"octet.statistics\"") == std::string_view::npos)
+        refuse("exists and holds no statistics of a calibration");
       break;
   }
 }
@@ -404,8 +410,9 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
   check_labels(dataset, program.graph(), count);
   Accuracy result;
   Progress bar(what, count);
-  int64_t step = batch_size(dataset, 32);
-  for (int64_t i = 0; i < count; i += step) {
+  const int64_t step = batch_size(dataset, 32);
+  team().restart_counter();
+  for (int64_t i = team().next() * step; i < count; i = team().next() * step) {
     Batch batch = dataset.get(i, std::min(step, count - i));
     double start = now();
     auto outputs = program.run(ordered_inputs(program.graph(), batch));
@@ -413,6 +420,9 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
     result.add(outputs.at(0), batch.labels);
     bar.advance(batch.size);
   }
+  int64_t counts[] = {result.correct, result.samples};
+  team().sum(counts, std::size(counts));
+  result.correct = counts[0], result.samples = counts[1];
   return result;
 }
 
@@ -541,7 +551,16 @@ std::string threads_text() {
                      running < threads ? fmt::format(" ({} at once)", running) : "");
 }
 
+namespace {
+bool g_silent = false;
+}
+void silence() { g_silent = true; }
+
 void say(const std::string& line) {
+  if (!g_silent) say_error(line);
+}
+
+void say_error(const std::string& line) {
   const std::string text = line + "\n";
   for (size_t at = 0; at < text.size();) {
     const ssize_t n = ::write(STDERR_FILENO, text.data() + at, text.size() - at);

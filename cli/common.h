@@ -44,8 +44,8 @@ int64_t file_bytes(const std::filesystem::path& path);
 // without `force`, if writing would destroy what was not meant: one of the command's own inputs
 // (the same file, by whatever name), a file of another kind than is to be written, one that is
 // write-protected, a device or a pipe.
-// .onnx by its name or else octet's own; .npz; .html; .xml; .json
-enum class OutputKind { model, arrays, page, xml, recipe };
+// .onnx by its name or else octet's own; .npz; .html; .xml; .json; of octet calibrate
+enum class OutputKind { model, arrays, page, xml, recipe, statistics };
 void check_output(OutputKind kind, const std::filesystem::path& path,
                   const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
@@ -152,6 +152,8 @@ double peak_rss_mb();
 // nobody's loss: unlike results, which go to standard output by fmt::print (an exception if that
 // fails).
 void say(const std::string& line);
+void silence();                           // say() says nothing from now on: another rank does
+void say_error(const std::string& line);  // the same line though silent
 // "1 thread", "2 threads"; "64 threads (2 at once)" where there are fewer CPUs.
 std::string threads_text();
 // One line on stdout.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,6 +13,7 @@
 #include <system_error>
 
 #include "cli/common.h"
+#include "cli/team.h"
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
 #include "octet/base/text.h"
@@ -19,12 +21,20 @@
 
 namespace {
 
+constexpr unsigned kPatience = 10;  // seconds
+
 // Whatever is in a message (a file's name may hold anything), an error is one line.
 int complain(int code, std::string message) {
+  using octet::cli::team;
+  if (team().size() > 1) {
+    if (!team().is_first_to_fail()) ::sleep(kPatience);  // the one that was first ends all
+    message = fmt::format("rank {} of {}: {}", team().rank(), team().size(), message);
+  }
   std::replace_if(
       message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; },
       ' ');
-  octet::cli::say(fmt::format("octet: error: {}", message));
+  octet::cli::say_error(fmt::format("octet: error: {}", message));
+  if (team().size() > 1) team().abort(code);
   return code;
 }
 
@@ -65,6 +75,7 @@ int main(int argc, char** argv) {
       "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
   octet::cli::RegisteredCommand::add_all(program);
   try {
+    octet::cli::start_team();
     try {
       program.run(argc, argv);
     } catch (const std::system_error& e) {
@@ -72,6 +83,7 @@ int main(int argc, char** argv) {
       throw;
     }
     flush_stdout();
+    octet::cli::team().leave();
     return 0;
   } catch (const octet::cli::WrongUsage& e) {
     return complain(2, e.what());

@@ -1,9 +1,13 @@
 #include "cli/training.h"
 
+#include "cli/chunks.h"
+#include "cli/team.h"
+
 #include <fmt/format.h>
 
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <set>
 
 #include "octet/autograd/autograd.h"
@@ -44,6 +48,12 @@ void TrainOptions::add_to(Command& command, int64_t default_epochs, double defau
   command.add_option("--batch", batch, "samples per step (64)")
       .type_name("N")
       .check(whole_number(1, 65536));
+  command
+      .add_option("--chunks", chunks,
+                  "parts of a batch that ranks of mpirun share (one for each rank)\n"
+                  "the same number gives the same bits on any number of ranks")
+      .type_name("N")
+      .check(whole_number(1, 65536));
   command.add_option("--lr", lr, fmt::format("learning rate ({})", lr))
       .type_name("X")
       .check(positive_number());
@@ -80,6 +90,8 @@ void TrainOptions::add_to(Command& command, int64_t default_epochs, double defau
   run.add_to(command);
 }
 
+int64_t TrainOptions::chunks_in_use() const { return chunks > 0 ? chunks : team().size(); }
+
 void TrainOptions::check_outputs() const {
   const std::vector<std::filesystem::path> inputs{model, data, validate};
   check_output(OutputKind::model, out, inputs, force);
@@ -105,6 +117,13 @@ LoaderOptions loader_options(const TrainOptions& options, const Dataset& data) {
   LoaderOptions o;
   o.samples = training_samples(options, data);
   o.batch_size = data.fixed_batch() > 0 ? data.fixed_batch() : std::min(options.batch, o.samples);
+  const int64_t chunks = options.chunks_in_use();
+  if (o.batch_size % chunks != 0 || (chunks > 1 && data.fixed_batch() > 0))
+    wrong_usage(
+        fmt::format("batches of {} samples do not fall into {} chunks of equal size: choose "
+                    "another --batch or --chunks",
+                    o.batch_size, chunks));
+  o.batch_size /= chunks;
   o.shuffle = o.drop_last = true;
   o.seed = static_cast<uint64_t>(options.seed);
   o.augmentation = {options.flip, options.crop, options.cutout};
@@ -118,6 +137,7 @@ TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& grap
     : graph_(graph),
       train_(options.sampling.open(options.data, graph)),
       valid_(options.validate.empty() ? train_ : options.sampling.open(options.validate, graph)),
+      chunks_(options.chunks_in_use()),
       loader_(train_, loader_options(options, train_)) {
   if (needs_labels && !train_.has_labels())
     fail(ErrorCode::not_found,
@@ -274,6 +294,7 @@ class Training {
         module_(module),
         data_(data),
         loss_(loss),
+        chunks_(module, options.chunks_in_use(), team()),
         optimizer_(make_optimizer(options, module)),
         checkpoint_{options.checkpoint()} {
     result.before = before;
@@ -298,9 +319,9 @@ class Training {
     Progress bar(fmt::format("epoch {}/{}", epoch + 1, options_.epochs), data_.batches());
     double sum = 0;
     int64_t i = 0;
-    for (const Batch& batch : data_.epoch(epoch)) {
+    for (auto chunk = data_.epoch(epoch).begin(); i < data_.batches(); ++i) {
       if (options_.schedule == "cosine") set_rates(epoch * data_.batches() + i);
-      sum += step(batch, epoch, i++);
+      sum += step(chunk, epoch, i);
       bar.advance(1);
     }
     return sum / static_cast<double>(data_.batches());
@@ -317,11 +338,11 @@ class Training {
       diverged(fmt::format("{} became {}", score.name, score.value), epoch);
     const bool best = !score.dead && score.value > result.best.value;
     if (best) {
-      save_model(graph, options_.out);
+      if (team().is_first()) save_model(graph, options_.out);
       result.best = score;
       result.best_epoch = epoch + 1;
     }
-    checkpoint_.save(module_, *optimizer_, epoch + 1, result);
+    if (team().is_first()) checkpoint_.save(module_, *optimizer_, epoch + 1, result);
     return best;
   }
 
@@ -339,7 +360,9 @@ class Training {
                      last.name, last.value, result.before.value, options_.lr, options_.out));
   }
 
-  void remove_checkpoint() const { std::filesystem::remove(checkpoint_.path); }
+  void remove_checkpoint() const {
+    if (team().is_first()) std::filesystem::remove(checkpoint_.path);
+  }
 
  private:
   // The learning rates of a step, along half a cosine.
@@ -350,8 +373,32 @@ class Training {
       optimizer_->param_groups()[g].options["lr"] = rates_[g] * (1 + std::cos(M_PI * at)) / 2;
   }
 
-  // One step of the optimizer; the loss before it.
-  double step(const Batch& batch, int64_t epoch, int64_t number) {
+  // One step of the optimizer, for the batch that begins with `chunk`, which is moved behind it.
+  // The loss before the step.
+  double step(DataLoader::Iterator& chunk, int64_t epoch, int64_t number) {
+    optimizer_->zero_grad();
+    double value = 0;
+    if (const int64_t chunks = options_.chunks_in_use(); chunks == 1) {
+      value = pass(*chunk, 1, epoch, number);
+      ++chunk;
+    } else {
+      chunks_.begin();
+      for (int64_t c = 0; c < chunks; ++c, ++chunk) {
+        if (!chunks_.is_mine(c)) continue;
+        chunks_.begin_chunk();
+        chunks_.end_chunk(pass(*chunk, 1.0 / static_cast<double>(chunks), epoch, number));
+      }
+      value = chunks_.finish();
+    }
+    if (first_loss_ < 0) first_loss_ = std::abs(value);
+    if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss_))
+      diverged(fmt::format("the loss became {:.4g} in batch {}", value, number), epoch);
+    optimizer_->step();
+    return value;
+  }
+
+  // Forward and backward of `share` times the loss, which is returned.
+  double pass(const Batch& batch, double share, int64_t epoch, int64_t number) {
     Tensor l;
     try {
       l = loss_(data_.sample(batch));
@@ -359,13 +406,9 @@ class Training {
       if (epoch == 0 && number == 0) throw;
       diverged(e.what(), epoch);
     }
+    if (share != 1) l = functional::mul(l, Tensor::scalar(static_cast<float>(share)));
     const double value = l.detach().item();
-    if (first_loss_ < 0) first_loss_ = std::abs(value);
-    if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss_))
-      diverged(fmt::format("the loss became {:.4g} in batch {}", value, number), epoch);
-    optimizer_->zero_grad();
-    autograd::backward(l);
-    optimizer_->step();
+    if (std::isfinite(value)) autograd::backward(l);
     return value;
   }
 
@@ -383,11 +426,30 @@ class Training {
   nn::Module& module_;
   TrainingData& data_;
   const LossFn& loss_;
+  ChunkedStep chunks_;
   std::unique_ptr<nn::optim::Optimizer> optimizer_;
   Checkpoint checkpoint_;
   std::vector<double> rates_;  // of the optimizer's groups, at the start
   double first_loss_ = -1;     // negative: none yet
 };
+
+// The first rank judges; all get its score.
+Score judged(const std::function<Score(const graph::Graph&)>& judge, const graph::Graph& graph) {
+  if (team().size() == 1) return judge(graph);
+  Score s;
+  std::string text(sizeof s.value + 1, 0);
+  if (team().is_first()) {
+    s = judge(graph);
+    std::memcpy(text.data(), &s.value, sizeof s.value);
+    text.back() = s.dead ? 1 : 0;
+    text += s.name;
+  }
+  text = team().broadcast(text);
+  std::memcpy(&s.value, text.data(), sizeof s.value);
+  s.dead = text[sizeof s.value] != 0;
+  s.name = text.substr(sizeof s.value + 1);
+  return s;
+}
 
 }  // namespace
 
@@ -408,7 +470,7 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
     module.eval();
     training.check_parameters(epoch);
     const graph::Graph now = to_graph();
-    last = judge(now);
+    last = judged(judge, now);
     const bool best = training.keep(now, last, epoch);
     say(fmt::format("epoch {}/{}: loss {:.4f}, {} {:.4f}{}", epoch + 1, options.epochs, mean_loss,
                     last.name, last.value,

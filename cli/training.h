@@ -16,6 +16,7 @@ namespace octet::cli {
 struct TrainOptions {
   std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
   int64_t epochs = 5, batch = 64, seed = 0, patience = 0;
+  int64_t chunks = 0;  // 0: one for each rank
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
   bool flip = false, resume = false, json = false, force = false;
   int64_t crop = 0, cutout = 0;
@@ -23,6 +24,7 @@ struct TrainOptions {
   ShapeOptions shape;
   RunOptions run;
   void add_to(Command& command, int64_t epochs, double lr);
+  int64_t chunks_in_use() const;
   // What --resume reads, beside the result.
   std::string checkpoint() const { return out + ".train"; }
   // check_output of both.
@@ -37,11 +39,11 @@ class TrainingData {
     std::vector<Tensor> inputs;  // in the graph's order
     Tensor labels;               // undefined without
   };
-  // The batches of an epoch, shuffled by --seed and its number.
+  // The chunks of an epoch's batches, one batch after the other, shuffled by --seed and its number.
   DataLoader& epoch(int64_t number);
   Sample sample(const Batch& batch) const { return {ordered_inputs(graph_, batch), batch.labels}; }
   int64_t size() const { return loader_.samples(); }
-  int64_t batches() const { return loader_.size(); }
+  int64_t batches() const { return loader_.size() / chunks_; }
   const Dataset& validation() const { return valid_; }
   int64_t validation_begin() const { return valid_begin_; }
   int64_t validation_size() const { return valid_count_; }
@@ -49,7 +51,7 @@ class TrainingData {
  private:
   const graph::Graph& graph_;
   Dataset train_, valid_;
-  int64_t valid_begin_ = 0, valid_count_ = 0;
+  int64_t valid_begin_ = 0, valid_count_ = 0, chunks_;
   DataLoader loader_;
 };
 

@@ -2,7 +2,7 @@
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
 # Installs only what is missing, so a second run does nothing. Each word given adds packages: `browser` Chromium, `docs` what
 # `make docs` takes, `python` what the Python package takes, `package` what `make package` takes besides,
-# `fuzz` what `make fuzz` takes.
+# `fuzz` what `make fuzz` takes, `mpi` what -DOCTET_MPI=ON takes (--with-mpi says the same).
 set -euo pipefail
 
 packages=(
@@ -26,7 +26,8 @@ for word in "$@"; do
     docs) packages+=(mkdocs mkdocs-material doxygen) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev libomp-14-dev) ;;
     package) packages+=(dpkg-dev file) ;;
-    *) echo "scripts/setup.sh: no packages are called $word; there are browser, docs, fuzz, package and python" >&2; exit 2 ;;
+    mpi|--with-mpi) packages+=(libopenmpi-dev openmpi-bin) ;;
+    *) echo "scripts/setup.sh: no packages are called $word; there are browser, docs, fuzz, mpi, package and python" >&2; exit 2 ;;
   esac
 done
 

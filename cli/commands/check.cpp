@@ -261,7 +261,7 @@ Sampled check_graph(const Options& o, const graph::Graph& graph, Check& found) {
   if (dataset && found.prepared && found.ok())
     found.collect([&] {
       sampled.quality =
-          calibrate(*found.prepared, *dataset, o.calibrate, o.sampling.count(*dataset));
+          calibrate(*found.prepared, *dataset, o.calibrate, o.sampling.count(*dataset)).value();
       found.warnings.insert(found.warnings.end(), sampled.quality->warnings.begin(),
                             sampled.quality->warnings.end());
     });

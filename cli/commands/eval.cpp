@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/common.h"
+#include "cli/team.h"
 
 namespace octet::cli {
 
@@ -28,21 +29,24 @@ void add_eval(CommandLine& program) {
   o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet eval net.octet --data test.npz");
-  command.callback([o] {
-    o->run.apply();
-    graph::Graph graph = load_model(o->model, o->shape.shapes());
-    Dataset dataset = o->sampling.open(o->data, graph);
-    runtime::Program program = runtime::compile(graph);
-    print_warnings(program);
-    Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
-    if (o->json) {
-      print_json(
-          JsonValue::object({{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}}));
-    } else {
-      fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples,
-                 a.seconds);
-    }
-  });
+  command.callback(
+      [o] {
+        o->run.apply();
+        graph::Graph graph = load_model(o->model, o->shape.shapes());
+        Dataset dataset = o->sampling.open(o->data, graph);
+        runtime::Program program = runtime::compile(graph);
+        print_warnings(program);
+        Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
+        team().leave();
+        if (o->json) {
+          print_json(JsonValue::object(
+              {{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}}));
+        } else {
+          fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples,
+                     a.seconds);
+        }
+      },
+      Command::Ranks::several);
 }
 
 const RegisteredCommand g_eval("eval", add_eval);

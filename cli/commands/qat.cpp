@@ -182,7 +182,7 @@ void add_qat(CommandLine& program) {
                    "say of each layer whether its observer and its fake quantization are on");
   command.add_flag("--strict", o->strict, "fail if any operator stays float");
   command.footer("Example: octet qat net.onnx --data train.npz --weight-bits 4 -o net.octet");
-  command.callback([o] { run(*o); });
+  command.callback([o] { run(*o); }, Command::Ranks::several);
 }
 
 const RegisteredCommand g_qat("qat", add_qat);

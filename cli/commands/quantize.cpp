@@ -10,6 +10,7 @@
 #include "cli/common.h"
 #include "cli/config.h"
 #include "cli/report.h"
+#include "cli/team.h"
 #include "cli/weight_bits.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
@@ -30,12 +31,18 @@ namespace {
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", report, target, recipe;
-  bool json = false, force = false;
+  std::string model, out, calibrate, mode = "static", report, target, recipe, ranks_report;
+  std::vector<std::string> stats;
+  bool json = false, force = false, resume = false;
   QuantizeChoice choice;
   DataOptions sampling;
   ShapeOptions shape;
   RunOptions run;
+
+  // A calibration of several ranks can be resumed, one of a single process where that is asked for.
+  KeptStatistics kept() const {
+    return {resume || team().size() > 1 ? out + ".stats" : "", resume};
+  }
 };
 
 graph::Graph load_float_model(const std::string& path, const graph::InputShapes& shapes) {
@@ -323,7 +330,15 @@ void check_usage(const Options& o, bool is_static) {
     wrong_usage(
         "--recipe says how to quantize: leave --mode, --qconfig, --observer, --config, "
         "--skip and --weight-bits out");
-  if (is_static && o.calibrate.empty() && o.recipe.empty())
+  if (!o.stats.empty() && (!is_static || !o.recipe.empty() || o.resume))
+    wrong_usage("--stats is of --mode static: leave --recipe and --resume out");
+  if (o.resume && (!is_static || !o.recipe.empty()))
+    wrong_usage("--resume goes on with a calibration: leave --recipe out, and --mode but static");
+  if (team().size() > 1 && (!is_static || !o.recipe.empty() || !o.stats.empty()))
+    wrong_usage(
+        "several ranks share the samples of a calibration: --recipe, --stats and --mode but static "
+        "have none, start them without mpirun");
+  if (is_static && o.calibrate.empty() && o.recipe.empty() && o.stats.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
@@ -371,23 +386,39 @@ void run(Options o) {
         source, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
     if (o.choice.strict && found.prepared)
       found.collect([&] { require_all_quantized(*found.prepared); });
-    found.collect(open);
+    if (!o.calibrate.empty()) found.collect(open);
     found.require_ok();
     const auto prepared = found.prepared;
-    quality = calibrate(*prepared, *dataset, o.calibrate, count);
-    calibrated = count;
+    std::string data = o.calibrate;
+    if (o.stats.empty()) {
+      RanksReport ranks;
+      quality = calibrate(*prepared, *dataset, o.calibrate, count, o.kept(),
+                          o.ranks_report.empty() ? nullptr : &ranks);
+      team().leave();
+      if (!quality) return;  // the first rank does the rest
+      if (!o.ranks_report.empty())
+        write_file_atomically(o.ranks_report, ranks.to_json().dump() + "\n");
+      calibrated = count;
+    } else {
+      const dist::Shard whole = merged_statistics(o.stats);
+      whole.require_whole(fmt::format("{}", fmt::join(o.stats, ", ")));
+      quality = take_statistics(*prepared, whole);
+      calibrated = whole.plan.samples;
+      data = whole.data;
+    }
     int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
-    int8.metadata["calibration_samples"] = std::to_string(count);
-    int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
+    int8.metadata["calibration_samples"] = std::to_string(calibrated);
+    int8.metadata["calibration"] = fmt::format("{} samples of {}", calibrated, data);
   } else {
     int8 = quantize_weights(o, source, report);
     if (!o.calibrate.empty()) open();
   }
   if (o.recipe.empty()) int8.metadata["quantization"] = o.mode;
   save_model(int8, o.out, target);  // first of all: whatever happens below, the result is on disk
+  remove_statistics(o.kept());
 
   Result result{o,
                 calibrated,
@@ -435,6 +466,16 @@ void add_quantize(CommandLine& program) {
       .add_option("--recipe", o->recipe,
                   "do what a recipe of octet tune says; DATA only where it needs some")
       .type_name("FILE.json");
+  command
+      .add_option("--stats", o->stats,
+                  "take what octet calibrate saw; DATA only for the comparison")
+      .type_name("FILE");
+  command.add_flag("--resume", o->resume,
+                   "keep OUT.stats.* while calibrating, and go on from those of a run cut off");
+  command
+      .add_option("--ranks-report", o->ranks_report,
+                  "write what each rank of mpirun did and sent (docs/scaling.md)")
+      .type_name("FILE.json");
   command.add_option("--report", o->report, "write a page that shows every layer beside float")
       .type_name("FILE.html");
   command.add_flag("--strict", o->choice.strict, "fail if any operator stays float");
@@ -444,7 +485,7 @@ void add_quantize(CommandLine& program) {
   o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
-  command.callback([o] { run(*o); });
+  command.callback([o] { run(*o); }, Command::Ranks::several);
 }
 
 const RegisteredCommand g_quantize("quantize", add_quantize);

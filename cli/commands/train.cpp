@@ -92,8 +92,8 @@ void add_train(CommandLine& program) {
       .type_name("X")
       .check(number_in(0, 0.9999));
   command.footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
-  command.callback(
-      [o, from_scratch, label_smoothing] { run(*o, *from_scratch, *label_smoothing); });
+  command.callback([o, from_scratch, label_smoothing] { run(*o, *from_scratch, *label_smoothing); },
+                   Command::Ranks::several);
 }
 
 const RegisteredCommand g_train("train", add_train);

@@ -7,6 +7,7 @@
 
 #include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
+#include "octet/base/digest.h"
 #include "octet/base/file.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
@@ -404,13 +405,6 @@ class State {
   std::map<std::string, double> noise_;
 };
 
-// A short text that differs where `text` does (FNV-1a; xxhash is the file readers' alone).
-std::string digest(const std::string& text) {
-  uint64_t hash = 14695981039346656037u;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  return fmt::format("{:016x}", hash);
-}
-
 // -- the estimate ---------------------------------------------------------------------------------
 
 // The float network, run call by call, with a zero added to some values, whose gradients are those
@@ -579,8 +573,10 @@ Sensitivity sensitivity(const quant::ObservedGraphModule& prepared, const Batche
   for (const std::vector<Tensor>& batch : samples) expected.push_back(program.run(batch));
   const Graph on_codes = network.partial(std::vector<bool>(layers.size(), true));
   const ErrorStatistics all = error_of(on_codes, samples, expected);
-  State state(options.state, digest(fmt::format("{} {} {}", to_string(options.method),
-                                                samples.size(), network.description())));
+  State state(options.state, Digest()
+                                 .add(fmt::format("{} {} {}", to_string(options.method),
+                                                  samples.size(), network.description()))
+                                 .text());
   std::vector<double> noise;
   if (options.method == SensitivityMethod::estimate)
     noise = estimate_noise(network, samples, options.probes);

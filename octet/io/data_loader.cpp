@@ -63,23 +63,22 @@ DataLoader::Iterator DataLoader::begin() {
 
 DataLoader::Iterator::Iterator(const DataLoader* loader, std::vector<int64_t> order, int64_t epoch,
                                int64_t at)
-    : loader_(loader), order_(std::move(order)), epoch_(epoch), at_(at) {
-  if (!order_.empty()) load();
-}
+    : loader_(loader), order_(std::move(order)), epoch_(epoch), at_(at) {}
 
 DataLoader::Iterator& DataLoader::Iterator::operator++() {
   ++at_;
-  load();
+  batch_.reset();
   return *this;
 }
 
-void DataLoader::Iterator::load() {
-  if (at_ >= loader_->size()) return;
+const Batch& DataLoader::Iterator::operator*() const {
+  if (batch_) return *batch_;
   const int64_t size = loader_->options_.batch_size, first = at_ * size;
   const int64_t last = std::min(first + size, static_cast<int64_t>(order_.size()));
-  std::vector<int64_t> samples(order_.begin() + first, order_.begin() + last);
+  const std::vector<int64_t> samples(order_.begin() + first, order_.begin() + last);
   batch_ = loader_->dataset_.gather(samples);
-  loader_->augment(batch_, samples, epoch_);
+  loader_->augment(*batch_, samples, epoch_);
+  return *batch_;
 }
 
 void DataLoader::augment(Batch& batch, const std::vector<int64_t>& samples, int64_t epoch) const {

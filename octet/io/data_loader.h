@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <optional>
 #include <vector>
 
 #include "octet/io/dataset.h"
@@ -56,19 +57,19 @@ class DataLoader {
     using difference_type = ptrdiff_t;
     using pointer = const Batch*;
     using reference = const Batch&;
-    reference operator*() const { return batch_; }
-    pointer operator->() const { return &batch_; }
+    // Loaded when it is first looked at: batches that are passed over cost nothing.
+    reference operator*() const;
+    pointer operator->() const { return &**this; }
     Iterator& operator++();
     bool operator==(const Iterator& other) const { return at_ == other.at_; }
 
    private:
     friend class DataLoader;
     Iterator(const DataLoader* loader, std::vector<int64_t> order, int64_t epoch, int64_t at);
-    void load();
     const DataLoader* loader_;
     std::vector<int64_t> order_;  // of all samples
     int64_t epoch_, at_;          // batch number
-    Batch batch_;
+    mutable std::optional<Batch> batch_;
   };
   Iterator begin();
   Iterator end() { return Iterator(this, {}, 0, size()); }

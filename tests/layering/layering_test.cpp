@@ -45,6 +45,9 @@ const std::map<std::string, std::set<std::string>>& floors() {
     // What quantizes by trial: it asks debug which layers lose the accuracy.
     a["quant/tune"] = a["debug"];
     a["quant/tune"].insert("debug");
+    // The processes that do one command together.
+    a["dist"] = a["debug"];
+    a["dist"].insert({"debug", "io"});
     // The face in C stands on all.
     a["c"] = a["debug"];
     a["c"].insert({"io", "debug", "quant/algorithms"});

@@ -121,15 +121,17 @@ void FakeQuantize::set(const std::vector<double>& scales, const std::vector<doub
                     .to(is_float_qparams(options().qscheme) ? DType::float32 : DType::int32);
 }
 
-void FakeQuantize::update(const Tensor& x) {
-  observe(x);
+void FakeQuantize::follow_observer() {
   QParams q = observer().calculate_qparams();
   set(q.scales, q.zero_points);
 }
 
 Tensor FakeQuantize::forward(Tensor x) {
   if (x.is_symbolic()) return x;
-  if (is_observer_enabled() && x.numel() > 0) update(x);
+  if (is_observer_enabled() && x.numel() > 0) {
+    observe(x);
+    follow_observer();
+  }
   if (!is_fake_quant_enabled() || x.numel() == 0) return x;
   if (scale_.numel() == 0) fail_not_calibrated();
   Attrs attrs = codes_of(options());
@@ -178,9 +180,8 @@ FusedMovingAvgObsFakeQuantize::FusedMovingAvgObsFakeQuantize(const ObserverFacto
                                                              const std::string& label)
     : FakeQuantize(observer.fake_quantize("FusedMovingAvgObsFakeQuantize"), label) {}
 
-void FusedMovingAvgObsFakeQuantize::update(const Tensor& x) {
-  if (is_float_qparams(options().qscheme)) return FakeQuantize::update(x);
-  observe(x);
+void FusedMovingAvgObsFakeQuantize::follow_observer() {
+  if (is_float_qparams(options().qscheme)) return FakeQuantize::follow_observer();
   const std::vector<float> min = observer().min_val().to_vector<float>(),
                            max = observer().max_val().to_vector<float>();
   const CodeRange codes = code_range(options());
@@ -226,14 +227,18 @@ void LearnableFakeQuantize::clamp_scale() const {
     s[i] = std::max(s[i], static_cast<float>(options().eps));
 }
 
+void LearnableFakeQuantize::follow_observer() {
+  QParams q = observer().calculate_qparams();
+  set_channels(static_cast<int64_t>(q.scales.size()));
+  std::copy(q.scales.begin(), q.scales.end(), scale.data<float>());
+  std::copy(q.zero_points.begin(), q.zero_points.end(), zero_point.data<float>());
+}
+
 Tensor LearnableFakeQuantize::forward(Tensor x) {
   if (x.is_symbolic() || x.numel() == 0) return x;
   if (is_observer_enabled()) {
     observe(x);
-    QParams q = observer().calculate_qparams();
-    set_channels(static_cast<int64_t>(q.scales.size()));
-    std::copy(q.scales.begin(), q.scales.end(), scale.data<float>());
-    std::copy(q.zero_points.begin(), q.zero_points.end(), zero_point.data<float>());
+    follow_observer();
   } else {
     clamp_scale();
   }

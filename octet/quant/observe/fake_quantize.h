@@ -41,6 +41,10 @@ class FakeQuantizeBase : public nn::Module {
   const ObserverOptions& options() const { return observer().options(); }
   bool is_per_channel() const { return quant::is_per_channel(options().qscheme); }
 
+  // Takes the qparams that the observer has now, as after the last data. Error not_calibrated if it
+  // has seen none.
+  virtual void follow_observer() = 0;
+
   // "fake_quant_enabled=1, observer_enabled=1, quant_min=0, quant_max=255, dtype=quint8,
   // qscheme=per_tensor_affine, scale=0.1 zero_point=3".
   std::string extra_repr() const override;
@@ -74,14 +78,13 @@ class FakeQuantize : public FakeQuantizeBase {
       const std::string& label = "")
       : FakeQuantizeBase(observer, label) {}
   Tensor forward(Tensor x) override;
+  void follow_observer() override;
   std::map<std::string, Tensor> extra_state() const override;
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
   Tensor current_scale() const override { return scale_; }
   Tensor current_zero_point() const override { return zero_point_; }
-  // Shows x to the observer and takes new qparams.
-  virtual void update(const Tensor& x);
   void set(const std::vector<double>& scales, const std::vector<double>& zero_points);
 
  private:
@@ -93,9 +96,7 @@ class FakeQuantize : public FakeQuantizeBase {
 class FixedQParamsFakeQuantize : public FakeQuantize {
  public:
   explicit FixedQParamsFakeQuantize(const ObserverFactory& observer, const std::string& label = "");
-
- protected:
-  void update(const Tensor&) override {}
+  void follow_observer() override {}
 };
 
 // FakeQuantize with a moving-average observer and PyTorch's run-time choice of qparams, in double
@@ -108,8 +109,7 @@ class FusedMovingAvgObsFakeQuantize : public FakeQuantize {
       const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
       const std::string& label = "");
 
- protected:
-  void update(const Tensor& x) override;
+  void follow_observer() override;
 };
 
 // Learned step size quantization (S. Esser et al., "Learned Step Size Quantization", 2020;
@@ -125,6 +125,7 @@ class LearnableFakeQuantize : public FakeQuantizeBase {
       const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
       const std::string& label = "", bool use_grad_scaling = false, int64_t channels = 1);
   Tensor forward(Tensor x) override;
+  void follow_observer() override;
   Attrs config() const override;
 
   // learn scale and zero point; the observer is off, fake quantization on

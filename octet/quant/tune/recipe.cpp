@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/digest.h"
 #include "octet/quant/algorithms/adaround.h"
 #include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/algorithms/block_weights.h"
@@ -383,23 +384,14 @@ Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
 }
 
 std::string digest_of(const Batches& samples) {
-  uint64_t hash = 14695981039346656037u;  // FNV-1a, 8 bytes at a time
-  const auto add = [&](const void* data, size_t bytes) {
-    const auto* p = static_cast<const unsigned char*>(data);
-    for (size_t i = 0; i < bytes; i += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, p + i, std::min<size_t>(8, bytes - i));
-      hash = (hash ^ word) * 1099511628211u;
-      hash ^= hash >> 29;
-    }
-  };
+  Digest digest;
   const size_t inputs = samples.empty() ? 0 : samples[0].size();
   for (size_t i = 0; i < inputs; ++i)
     for (const std::vector<Tensor>& batch : samples) {
       const Tensor dense = batch.at(i).contiguous();
-      add(dense.raw_data(), static_cast<size_t>(dense.nbytes()));
+      digest.add(dense.raw_data(), static_cast<size_t>(dense.nbytes()));
     }
-  return fmt::format("{:016x}", hash);
+  return digest.text();
 }
 
 }  // namespace octet::quant

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/digest.h"
 #include "octet/base/file.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
@@ -340,8 +341,7 @@ class Tuner {
                     digest_of({constants}), digest_of(data_.fit), digest_of(data_.judge),
                     options_.metric.name, options_.target, options_.max_drop, options_.slowest,
                     options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
-    return digest_of({{Tensor::from(std::vector<uint8_t>(text.begin(), text.end()),
-                                    {static_cast<int64_t>(text.size())})}});
+    return Digest().add(text).text();
   }
 
   bool is_late() const { return state_.seconds() > 60 * options_.minutes; }

@@ -101,6 +101,29 @@ const SampleRanges::Ranges* SampleRanges::find(ValueId value) const {
   return it == ranges_.end() ? nullptr : &it->second;
 }
 
+void SampleRanges::merge(const SampleRanges& other) {
+  for (const auto& [value, theirs] : other.ranges_) {
+    Ranges& r = ranges_[value];
+    // The larger of the two largest samples; of equal ones the first.
+    Range smaller = theirs.largest;
+    const float a = r.largest.magnitude(), b = theirs.largest.magnitude();
+    if (r.largest.empty() || b > a || (b == a && theirs.largest_sample < r.largest_sample)) {
+      std::swap(r.largest, smaller);
+      r.largest_sample = theirs.largest_sample;
+    }
+    r.rest.add(theirs.rest);
+    r.rest.add(smaller);
+    const float c = std::abs(r.outlier), d = std::abs(theirs.outlier);
+    if (d > c || (d == c && d > 0 && theirs.outlier_sample < r.outlier_sample)) {
+      r.outlier = theirs.outlier;
+      r.outlier_sample = theirs.outlier_sample;
+    }
+    r.outliers.add(theirs.outliers);
+    r.values += theirs.values;
+    r.outlier_count += theirs.outlier_count;
+  }
+}
+
 void SampleRanges::renumber(const std::map<ValueId, ValueId>& numbers) {
   std::map<ValueId, Ranges> renumbered;
   for (auto& [value, ranges] : ranges_)

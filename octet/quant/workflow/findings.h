@@ -47,6 +47,12 @@ class SampleRanges {
   // Ranges of values that another graph has under other numbers; of values that have none there
   // they are forgotten.
   void renumber(const std::map<graph::ValueId, graph::ValueId>& numbers);
+  // Adds what other samples of the same graph have shown. What counts as an outlier depends on the
+  // samples before it, so that one that came first elsewhere may be among the outliers or not.
+  void merge(const SampleRanges& other);
+
+  const std::map<graph::ValueId, Ranges>& by_value() const { return ranges_; }
+  void set(graph::ValueId value, const Ranges& ranges) { ranges_[value] = ranges; }
 
  private:
   std::map<graph::ValueId, Ranges> ranges_;

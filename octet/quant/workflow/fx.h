@@ -195,6 +195,10 @@ class ObservedGraphModule : public graph::GraphModule {
   // Of the observed values and of operands of cat, add and sub, by value of watched(): what eval
   // mode has seen. convert_fx warns of what they show to be lost.
   const SampleRanges& ranges() const { return ranges_; }
+  void set_ranges(SampleRanges ranges) { ranges_ = std::move(ranges); }
+  // The number that ranges() gives the next sample; forward counts on from there. For those who
+  // show some samples of many, or out of order.
+  void set_next_sample(int64_t number) { samples_ = number; }
 
   // -- what algorithms change between calibration and convert_fx (quant/algorithms) ---------------
   // Of a layer (a call of an operator with an observed weight) by its name in graph(). state_dict

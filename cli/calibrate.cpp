@@ -2,67 +2,27 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
-#include "octet/base/error.h"
 #include "octet/base/progress.h"
-#include "octet/quant/observe/min_max.h"
 
 namespace octet::cli {
-namespace {
-
-// Whether ranges depend on how the samples are cut into batches: moving averages do.
-bool counts_batches(quant::ObservedGraphModule& prepared) {
-  const auto modules = prepared.named_modules();
-  return std::any_of(modules.begin(), modules.end(), [](const auto& named) {
-    const nn::Module* m = named.second;
-    return dynamic_cast<const quant::MovingAverageMinMaxObserver*>(m) ||
-           dynamic_cast<const quant::MovingAveragePerChannelMinMaxObserver*>(m);
-  });
-}
-
-}  // namespace
-
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
-  constexpr int64_t kBytes = int64_t{128} << 20;
-  int64_t largest = 1;
-  for (size_t v = 0; v < graph.values().size(); ++v) {
-    const auto id = static_cast<graph::ValueId>(v);
-    if (graph.is_constant(id)) continue;
-    int64_t bytes = sizeof(float);
-    for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
-    largest = std::max(largest, bytes);
-  }
-  return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce));
+  return batch_size(dataset, debug::samples_at_once(graph));
 }
 
 debug::CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
                                     const std::string& path, int64_t count) {
   Progress bar("calibrating", count);
-  const bool fixed = counts_batches(prepared);
-  // Two batches or more, so that there is a half.
-  const int64_t step =
-      fixed ? batch_size(dataset, kMostAtOnce)
-            : batch_size(dataset, std::min(samples_at_once(prepared.graph(), dataset),
-                                           std::max<int64_t>(1, count / 2)));
-  debug::CalibrationWatch watch(prepared);
-  bool halved = false;
-  for (int64_t i = 0; i < count; i += step) {
-    if (!halved && i > 0 && 2 * (i + step) > count) {
-      watch.half_way(i);
-      halved = true;
-    }
-    Batch batch = dataset.get(i, std::min(step, count - i));
-    try {
-      prepared.forward(ordered_inputs(prepared.graph(), batch));
-    } catch (const Error& e) {  // a NaN, say: where to look for it
-      fail(e.code(),
-           fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
-    }
-    bar.advance(batch.size);
-  }
-  return watch.finish(count);
+  return debug::calibrate(prepared, {.name = path,
+                                     .count = count,
+                                     .fixed_batch = dataset.fixed_batch(),
+                                     .get =
+                                         [&](int64_t begin, int64_t size) {
+                                           return ordered_inputs(prepared.graph(),
+                                                                 dataset.get(begin, size));
+                                         },
+                                     .progress = [&](int64_t size) { bar.advance(size); }});
 }
 
 JsonValue calibration_json(const debug::CalibrationQuality& q) {

@@ -9,14 +9,10 @@
 
 namespace octet::cli {
 
-inline constexpr int64_t kMostAtOnce = 32;  // samples
-
-// How many samples to run at once: 32, or as many as leave the largest value of the network at 128
-// MB. Larger values take longer to clear than calls take to start. Sizes that are open count as 1.
+// debug::samples_at_once(), or what the dataset insists on.
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset);
 
-// Shows the first `count` samples to the observers, and says whether they are enough. Error that
-// names `path` and the samples, where one cannot be used.
+// debug::calibrate() on the first `count` samples of what `path` names, with a bar.
 debug::CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
                                     const std::string& path, int64_t count);
 

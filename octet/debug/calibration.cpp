@@ -1,10 +1,13 @@
 #include "octet/debug/calibration.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
 #include "octet/base/check_impl.h"
 #include "octet/quant/observe/histogram.h"
+#include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/passive.h"
 
 namespace octet::debug {
@@ -21,6 +24,17 @@ constexpr double kMostClipped = 0.002;  // of the elements
 constexpr double kSettled = 0.1;        // what ranges may move by
 constexpr double kFarWider = 8;         // a range that one sample sets, in times
 constexpr double kManyRanges = 0.1;     // of the values: that one sample may set
+constexpr int64_t kMostAtOnce = 32;     // samples of a batch
+
+// Whether ranges depend on how the samples are cut into batches: moving averages do.
+bool counts_batches(quant::ObservedGraphModule& prepared) {
+  const auto modules = prepared.named_modules();
+  return std::any_of(modules.begin(), modules.end(), [](const auto& named) {
+    const nn::Module* m = named.second;
+    return dynamic_cast<const quant::MovingAverageMinMaxObserver*>(m) ||
+           dynamic_cast<const quant::MovingAveragePerChannelMinMaxObserver*>(m);
+  });
+}
 
 // The observers that choose a range from data, once each, by path, with the values that they are
 // shown.
@@ -198,6 +212,45 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
   if (counted > 0) quality.clipped = clipped / static_cast<double>(counted);
   give_advice(quality, compared > 0);
   return quality;
+}
+
+int64_t samples_at_once(const graph::Graph& graph) {
+  constexpr int64_t kBytes = int64_t{128} << 20;
+  int64_t largest = 1;
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const auto id = static_cast<ValueId>(v);
+    if (graph.is_constant(id)) continue;
+    int64_t bytes = sizeof(float);
+    for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
+    largest = std::max(largest, bytes);
+  }
+  return std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce);
+}
+
+CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const CalibrationData& data) {
+  OCTET_CHECK(data.count > 0, invalid_argument, "calibrate: {} has no samples", data.name);
+  // Two batches or more, so that there is a half.
+  int64_t step = data.fixed_batch;
+  if (!step && counts_batches(prepared)) step = kMostAtOnce;
+  if (!step)
+    step = std::min(samples_at_once(prepared.graph()), std::max<int64_t>(1, data.count / 2));
+  CalibrationWatch watch(prepared);
+  bool halved = false;
+  for (int64_t i = 0; i < data.count; i += step) {
+    const int64_t size = std::min(step, data.count - i);
+    if (!halved && i > 0 && 2 * (i + step) > data.count) {
+      watch.half_way(i);
+      halved = true;
+    }
+    const std::vector<Tensor> inputs = data.get(i, size);
+    try {
+      prepared.forward(inputs);
+    } catch (const Error& e) {  // a NaN, say: where to look for it
+      fail(e.code(), fmt::format("{}, samples {} to {}: {}", data.name, i, i + size - 1, e.what()));
+    }
+    if (data.progress) data.progress(size);
+  }
+  return watch.finish(data.count);
 }
 
 }  // namespace octet::debug

@@ -14,16 +14,7 @@
 
 namespace octet::cli {
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
-  constexpr int64_t kBytes = int64_t{128} << 20;
-  int64_t largest = 1;
-  for (size_t v = 0; v < graph.values().size(); ++v) {
-    const auto id = static_cast<graph::ValueId>(v);
-    if (graph.is_constant(id)) continue;
-    int64_t bytes = sizeof(float);
-    for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
-    largest = std::max(largest, bytes);
-  }
-  return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce));
+  return batch_size(dataset, debug::samples_at_once(graph));
 }
 
 namespace {
@@ -33,32 +24,24 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-dist::Plan plan_of(const quant::ObservedGraphModule& prepared, const Dataset& dataset,
-                   int64_t count) {
-  // Two batches or more, so that there is a half; but of one size where ranges depend on it.
-  const int64_t most =
-      quant::order_dependent_observer(prepared).empty()
-          ? std::min(samples_at_once(prepared.graph(), dataset), std::max<int64_t>(1, count / 2))
-          : kMostAtOnce;
-  return dist::make_plan(count, batch_size(dataset, most));
-}
-
-void show(quant::ObservedGraphModule& prepared, const Dataset& dataset, const std::string& path,
-          int64_t begin, int64_t end) {
-  Batch batch = dataset.get(begin, end - begin);
-  try {
-    prepared.forward(ordered_inputs(prepared.graph(), batch));
-  } catch (const Error& e) {  // a NaN, say: where to look for it
-    fail(e.code(), fmt::format("{}, samples {} to {}: {}", path, begin, end - 1, e.what()));
-  }
+// `bar` lives longer.
+debug::CalibrationData data_of(const quant::ObservedGraphModule& prepared, const Dataset& dataset,
+                               const std::string& path, int64_t count, Progress& bar) {
+  return {.name = path,
+          .count = count,
+          .fixed_batch = dataset.fixed_batch(),
+          .get =
+              [&](int64_t begin, int64_t size) {
+                return ordered_inputs(prepared.graph(), dataset.get(begin, size));
+              },
+          .progress = [&](int64_t size) { bar.advance(size); }};
 }
 
 // What one process sees of a calibration.
 class Part {
  public:
-  Part(quant::ObservedGraphModule& prepared, const Dataset& dataset, std::string path,
-       int64_t count)
-      : prepared_(prepared), dataset_(dataset) {
+  Part(quant::ObservedGraphModule& prepared, debug::CalibrationData data)
+      : prepared_(prepared), data_(std::move(data)) {
     const std::string dependent = quant::order_dependent_observer(prepared);
     if (!dependent.empty())
       fail(ErrorCode::unsupported,
@@ -66,8 +49,8 @@ class Part {
                        "another --observer or --qconfig, or calibrate in one process",
                        prepared.submodule(dependent)->type_name()));
     shard_.network = quant::digest_of(prepared);
-    shard_.data = std::move(path);
-    shard_.plan = plan_of(prepared, dataset, count);
+    shard_.data = data_.name;
+    shard_.plan = debug::make_plan(prepared, data_);
   }
 
   dist::Shard& shard() { return shard_; }
@@ -78,7 +61,7 @@ class Part {
 
   // Shows the batches that `next` gives, in ascending order, until there are no more; those that
   // were seen before are left out.
-  void show_batches(const std::function<int64_t()>& next, Progress& bar) {
+  void show_batches(const std::function<int64_t()>& next) {
     const dist::Plan& plan = shard_.plan;
     for (int64_t b = next(); b < plan.batches(); b = next()) {
       const int64_t begin = b * plan.step, end = std::min(begin + plan.step, plan.samples);
@@ -89,10 +72,9 @@ class Part {
       }
       prepared_.set_next_sample(begin);
       const auto start = Clock::now();
-      show(prepared_, dataset_, shard_.data, begin, end);
+      debug::show(prepared_, data_, begin, end - begin);
       seconds_[b] = seconds_since(start);
       shard_.add_seen(begin, end);
-      bar.advance(end - begin);
       save_sometimes();
     }
     collect();
@@ -119,7 +101,7 @@ class Part {
   }
 
   quant::ObservedGraphModule& prepared_;
-  const Dataset& dataset_;
+  debug::CalibrationData data_;
   dist::Shard shard_;
   quant::CalibrationStatistics* half_ = &shard_.first;  // what is shown belongs to it
   std::string file_;
@@ -208,7 +190,6 @@ void calibrate_together(Part& part, const KeptStatistics& kept, RanksReport* rep
   done = dist::Shard::from_bytes(ranks.broadcast(done.to_bytes()));
   if (!kept.file.empty()) part.keep_at(fmt::format("{}.{}", kept.file, ranks.rank()));
   ranks.restart_counter();
-  Progress bar("calibrating", shard.plan.samples - done.count());
   const auto next = [&] {
     int64_t b = ranks.next();
     while (done.has_seen(b * shard.plan.step)) b = ranks.next();
@@ -216,8 +197,7 @@ void calibrate_together(Part& part, const KeptStatistics& kept, RanksReport* rep
   };
   const int64_t before = shard.count();
   const auto start = Clock::now();
-  part.show_batches(next, bar);
-  bar.finish();
+  part.show_batches(next);
   const double working = seconds_since(start);
   const int64_t samples = shard.count() - before;
   ranks.reduce([&] { return shard.to_bytes(); },
@@ -231,23 +211,14 @@ std::optional<debug::CalibrationQuality> calibrate(quant::ObservedGraphModule& p
                                                    const Dataset& dataset, const std::string& path,
                                                    int64_t count, const KeptStatistics& kept,
                                                    RanksReport* report) {
-  if (team().size() > 1 || !kept.file.empty() || report) {
-    Part part(prepared, dataset, path, count);
-    calibrate_together(part, kept, report);
-    if (!team().is_first()) return std::nullopt;
-    part.shard().require_whole(path);
-    return take_statistics(prepared, part.shard());
-  }
-  const dist::Plan plan = plan_of(prepared, dataset, count);
   Progress bar("calibrating", count);
-  debug::CalibrationWatch watch(prepared);
-  for (int64_t i = 0; i < count; i += plan.step) {
-    if (i > 0 && i == plan.half) watch.half_way(i);
-    const int64_t end = std::min(i + plan.step, count);
-    show(prepared, dataset, path, i, end);
-    bar.advance(end - i);
-  }
-  return watch.finish(count);
+  const debug::CalibrationData data = data_of(prepared, dataset, path, count, bar);
+  if (team().size() == 1 && kept.file.empty() && !report) return debug::calibrate(prepared, data);
+  Part part(prepared, data);
+  calibrate_together(part, kept, report);
+  if (!team().is_first()) return std::nullopt;
+  part.shard().require_whole(path);
+  return take_statistics(prepared, part.shard());
 }
 
 void remove_statistics(const KeptStatistics& kept) {
@@ -267,9 +238,9 @@ dist::Shard merged_statistics(const std::vector<std::string>& files) {
 
 dist::Shard calibrate_part(quant::ObservedGraphModule& prepared, const Dataset& dataset,
                            const std::string& path, int64_t count, int64_t i, int64_t n) {
-  Part part(prepared, dataset, path, count);
   Progress bar("calibrating", (count + n - 1) / n);
-  part.show_batches([&, b = i - n]() mutable { return b += n; }, bar);
+  Part part(prepared, data_of(prepared, dataset, path, count, bar));
+  part.show_batches([&, b = i - n]() mutable { return b += n; });
   return part.shard();
 }
 

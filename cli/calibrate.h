@@ -12,10 +12,7 @@
 
 namespace octet::cli {
 
-inline constexpr int64_t kMostAtOnce = 32;  // samples
-
-// How many samples to run at once: 32, or as many as leave the largest value of the network at 128
-// MB. Larger values take longer to clear than calls take to start. Sizes that are open count as 1.
+// debug::samples_at_once(), or what the dataset insists on.
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset);
 
 // Statistics that a calibration which may be cut off leaves beside its result, as FILE.0, FILE.1,

@@ -40,8 +40,8 @@ int main() {
   model_fp->eval();
   Tensor expected = model_fp->forward(example);
   quant::QConfigMapping dynamic_mapping(quant::default_dynamic_qconfig());
-  auto model_prepared = quant::prepare_fx(model_fp, dynamic_mapping, example_inputs);
-  show("dynamic", *quant::convert_fx(model_prepared), expected);
+  show("dynamic", *quant::convert_fx(quant::prepare_fx(model_fp, dynamic_mapping, example_inputs)),
+       expected);
 
   quant::QConfigMapping weight_only_mapping(
       quant::QConfig{{}, quant::default_per_channel_weight_observer()});
@@ -51,7 +51,7 @@ int main() {
 
   // Post-training static quantization.
   auto mapping = quant::get_default_qconfig_mapping("qnnpack");
-  model_prepared = quant::prepare_fx(model_fp, mapping, example_inputs);
+  auto model_prepared = quant::prepare_fx(model_fp, mapping, example_inputs);
   // calibration
   for (uint64_t i = 0; i < 4; ++i) model_prepared->forward(Tensor::randn({4, 3, 8, 8}, i));
   auto model_quantized = quant::convert_fx(model_prepared);

@@ -73,5 +73,9 @@ void bind_nn(py::module_& m);
 void bind_training(py::module_& m);
 void bind_quantization(py::module_& m);
 void bind_debug(py::module_& m);
+void bind_algorithms(py::module_& m);
+void bind_numeric_suite(py::module_& m);
+void bind_metrics(py::module_& m);
+void bind_model_report(py::module_& m);
 
 }  // namespace octet::python

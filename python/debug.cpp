@@ -1,26 +1,20 @@
 // What quantizing did, what it costs and where, and the best way to do it.
 #include <cmath>
 #include <optional>
-#include <set>
 #include <string>
-#include <typeindex>
 
 #include "octet/base/error.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"
-#include "octet/debug/numeric_suite.h"
 #include "octet/debug/report.h"
 #include "octet/debug/sensitivity.h"
-#include "octet/nn/registry.h"
+#include "octet/nn/linear.h"
+#include "octet/quant/tune/doctor.h"
 #include "octet/quant/tune/tune.h"
-#include "python/modules.h"
+#include "python/samples.h"
 
 namespace octet::python {
-namespace {
 
-using Batches = std::vector<std::vector<Tensor>>;
-
-// Samples or batches as Python has them: an input each, or a tuple of inputs.
 Batches batches_of(const py::iterable& samples, const char* who) {
   Batches all;
   for (const py::handle sample : samples)
@@ -30,16 +24,28 @@ Batches batches_of(const py::iterable& samples, const char* who) {
   if (all.empty()) fail(ErrorCode::invalid_argument, std::string(who) + ": no samples");
   return all;
 }
-
-// A callback that is called without the GIL; null for None.
-template <typename... Args>
-std::function<void(Args...)> callback(const py::object& fn) {
-  if (fn.is_none()) return nullptr;
-  return [fn = keep(fn)](Args... args) {
-    const Locked gil;
-    (*fn)(py::cast(args)...);
-  };
+Batches maybe_batches_of(const py::object& samples, const char* who) {
+  return samples.is_none() ? Batches() : batches_of(samples, who);
 }
+
+quant::ObservedGraphModule& prepared_of(const py::object& prepared) {
+  return module_of(prepared)->as<quant::ObservedGraphModule>();
+}
+
+std::shared_ptr<graph::GraphModule> graph_module_of(const py::object& model) {
+  if (py::isinstance<graph::Graph>(model)) {
+    nn::Identity without_parameters;  // a graph on codes is fine, which cannot be trained
+    without_parameters.eval();
+    return nn::make<graph::GraphModule>(model.cast<const graph::Graph&>(), without_parameters);
+  }
+  const nn::ModulePtr module = module_of(model);
+  if (auto made = std::dynamic_pointer_cast<graph::GraphModule>(module)) return made;
+  fail(ErrorCode::invalid_argument,
+       "a " + module->type_name() +
+           " is no graph; expected a Graph, or what trace, prepare_fx or convert_fx gave");
+}
+
+namespace {
 
 struct Report {
   debug::Comparison comparison;
@@ -118,36 +124,7 @@ void bind_explain(py::module_& m) {
       "with the reference engine.");
 }
 
-// -- the numeric suite ----------------------------------------------------------------------------
-
-void bind_numeric_suite(py::module_& m) {
-  m.def("_compare_weights", [](const py::object& a, const py::object& b) {
-    return debug::compare_weights(*module_of(a), *module_of(b));
-  });
-  m.def("_compare_model_outputs", [](const py::object& a, const py::object& b,
-                                     const std::vector<Tensor>& data) {
-    const nn::ModulePtr float_model = module_of(a), q_model = module_of(b);
-    const Known known(float_model), also(q_model);
-    return without_gil([&] { return debug::compare_model_outputs(*float_model, *q_model, data); });
-  });
-  m.def("_compare_model_stub",
-        [](const py::object& a, const py::object& b, const std::vector<std::string>& classes,
-           const std::vector<Tensor>& data) {
-          const nn::ModulePtr float_model = module_of(a), q_model = module_of(b);
-          const Known known(float_model), also(q_model);
-          std::set<std::type_index> types;
-          for (const std::string& name : classes)
-            if (const auto type = nn::registered_type(name)) types.insert(*type);
-          return without_gil(
-              [&] { return debug::compare_model_stub(*float_model, *q_model, types, data); });
-        });
-}
-
 // -- sensitivity ----------------------------------------------------------------------------------
-
-quant::ObservedGraphModule& prepared_of(const py::object& prepared) {
-  return module_of(prepared)->as<quant::ObservedGraphModule>();
-}
 
 void bind_sensitivity(py::module_& m) {
   using debug::Sensitivity;
@@ -192,6 +169,83 @@ void bind_sensitivity(py::module_& m) {
         return without_gil([&] { return debug::leaving_float(model, names); });
       },
       py::arg("prepared"), py::arg("names"), "The 8-bit graph in which these layers stay float.");
+}
+
+// -- doctor ---------------------------------------------------------------------------------------
+
+py::dict dict_of_finding(const quant::DoctorFinding& f) {
+  py::list cures;
+  for (const quant::DoctorCure& c : f.cures) {
+    py::dict d;
+    d["what"] = c.what;
+    d["score"] = c.score;
+    d["failed"] = c.failed;
+    cures.append(d);
+  }
+  py::dict d;
+  d["cause"] = to_string(f.cause);
+  d["layer"] = f.layer;
+  d["sentence"] = f.sentence;
+  d["suspected"] = f.suspected;
+  d["before"] = f.before;
+  d["after"] = f.after();
+  d["gain"] = f.gain();
+  d["cures"] = cures;
+  d["best"] = f.best;
+  d["kept"] = f.kept;
+  return d;
+}
+
+py::object dict_of_data(const std::optional<quant::DataChange>& change) {
+  if (!change) return py::none();
+  py::dict d;
+  d["what"] = change->what;
+  d["scale"] = change->scale;
+  d["mean"] = change->mean;
+  d["std"] = change->std;
+  return d;
+}
+
+void bind_doctor(py::module_& m) {
+  using quant::DoctorReport;
+  py::class_<DoctorReport>(m, "DoctorReport",
+                           "Why accuracy dropped, and the cures that were tried.")
+      .def_readonly("before", &DoctorReport::before)
+      .def_readonly("after", &DoctorReport::after)
+      .def_readonly("float_top1", &DoctorReport::float_top1)
+      .def_readonly("before_top1", &DoctorReport::before_top1)
+      .def_readonly("after_top1", &DoctorReport::after_top1)
+      .def_readonly("float_top1_after", &DoctorReport::float_top1_after)
+      .def_readonly("cured", &DoctorReport::cured)
+      .def_readonly("graph", &DoctorReport::graph)
+      .def_readonly("notes", &DoctorReport::notes)
+      .def_property_readonly("data", [](const DoctorReport& r) { return dict_of_data(r.data); })
+      .def_property_readonly("recipe", [](const DoctorReport& r) { return r.recipe.to_json(); })
+      .def_property_readonly("findings", [](const DoctorReport& r) {
+        py::list all;
+        for (const quant::DoctorFinding& f : r.findings) all.append(dict_of_finding(f));
+        return all;
+      });
+  m.def(
+      "doctor",
+      [](const graph::Graph& float_graph, const graph::Graph& quantized,
+         const py::iterable& samples, const py::iterable& labels, double seconds, double least_gain,
+         int64_t hold_out, bool saturating, const py::object& progress) {
+        const Batches all = batches_of(samples, "doctor");
+        std::vector<Tensor> truth;
+        for (const py::handle each : labels)
+          truth.push_back(tensor_of(py::reinterpret_borrow<py::object>(each)));
+        const quant::DoctorOptions options{seconds, least_gain, hold_out, saturating,
+                                           callback<const std::string&>(progress)};
+        return without_gil(
+            [&] { return quant::doctor(float_graph, quantized, all, truth, options); });
+      },
+      py::arg("float_graph"), py::arg("quantized"), py::arg("samples"),
+      py::arg("labels") = py::tuple(), py::arg("seconds") = 120.0, py::arg("least_gain") = 0.5,
+      py::arg("hold_out") = 0, py::arg("saturating") = false, py::arg("progress") = py::none(),
+      "Why a quantized network lost accuracy, and which cures help. `labels`: int64, of each "
+      "batch. hold_out n: each n-th sample judges only. progress(what) is called before each "
+      "step.");
 }
 
 // -- recipes and tuning ---------------------------------------------------------------------------
@@ -304,8 +358,8 @@ void bind_debug(py::module_& m) {
       "`samples`: a list with an input each, or a tuple of inputs. progress(n) is called after "
       "each n samples.");
   bind_explain(m);
-  bind_numeric_suite(m);
   bind_sensitivity(m);
+  bind_doctor(m);
   bind_tune(m);
 }
 

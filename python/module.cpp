@@ -139,4 +139,8 @@ PYBIND11_MODULE(_octet, m) {
   python::bind_training(m);
   python::bind_quantization(m);
   python::bind_debug(m);
+  python::bind_algorithms(m);
+  python::bind_numeric_suite(m);
+  python::bind_metrics(m);
+  python::bind_model_report(m);
 }

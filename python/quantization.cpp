@@ -618,6 +618,9 @@ void bind_graph_mode(py::module_& m) {
     return prepared.as<Prepared>().preparation().class_names.empty();
   });
   m.def("_qconfig_map", [](nn::Module& prepared) { return prepared.as<Prepared>().qconfig_map(); });
+  m.def("_float_graph", [](nn::Module& prepared) {
+    return without_gil([&] { return prepared.as<Prepared>().watched().graph; });
+  });
   m.def("_node_name_to_scope",
         [](nn::Module& prepared) { return prepared.as<Prepared>().node_name_to_scope(); });
   m.def(

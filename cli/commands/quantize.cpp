@@ -29,6 +29,7 @@ namespace octet::cli {
 namespace {
 
 constexpr int64_t kReportSamples = 512;  // of the calibration data
+constexpr int64_t kMostAtOnce = 32;      // samples of a batch, where a recipe does not say
 
 struct Options {
   std::string model, out, calibrate, mode = "static", report, target, recipe, ranks_report;

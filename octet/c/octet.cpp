@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "octet/base/parallel.h"
 #include "octet/base/plugin.h"
 #include "octet/base/version.h"
+#include "octet/debug/calibration.h"
+#include "octet/debug/check.h"
 #include "octet/io/dataset.h"
 #include "octet/io/load.h"
 #include "octet/io/octet_file.h"
@@ -76,6 +79,11 @@ octet_status to_c(ErrorCode code) {
 }
 
 std::string& error_text() {
+  thread_local std::string text;
+  return text;
+}
+
+std::string& warning_text() {
   thread_local std::string text;
   return text;
 }
@@ -206,30 +214,41 @@ void need_outputs(const octet_model& model, size_t count) {
          fmt::format("the model has {} outputs; got {}", model.outputs.size(), count));
 }
 
-graph::Graph quantize_statically(const graph::Graph& source, const octet_quantize_options& o) {
+graph::Graph quantize_statically(const graph::Graph& source, const octet_quantize_options& o,
+                                 std::vector<std::string>& warnings) {
   if (!o.calibration)
     fail(ErrorCode::invalid_argument,
          "static quantization chooses scales from sample inputs: set calibration");
-  const quant::QConfigMapping mapping =
-      o.mapping ? quant::QConfigMapping::from_json(o.mapping)
-                : quant::get_default_qconfig_mapping(o.qconfig ? o.qconfig : "native");
-  const auto prepared = quant::prepare_fx(source, mapping);
+  debug::CheckOptions options;
+  options.mapping = o.mapping
+                        ? quant::QConfigMapping::from_json(o.mapping)
+                        : quant::get_default_qconfig_mapping(o.qconfig ? o.qconfig : "native");
+  debug::Check found = debug::check(source, options);
   std::vector<InputSpec> inputs;
   for (const graph::ValueId id : source.inputs())
     inputs.push_back({source.value(id).name, source.type(id)});
-  const Dataset data = Dataset::open(o.calibration, inputs);
-  const int64_t count = o.samples > 0 ? std::min(o.samples, data.size()) : data.size();
-  const int64_t step = std::max<int64_t>(1, data.fixed_batch());
-  for (int64_t i = 0; i < count; i += step) {
-    Batch batch = data.get(i, std::min(step, count - i));
-    std::vector<Tensor> x;
-    for (const InputSpec& input : inputs) x.push_back(batch.inputs.at(input.name));
-    prepared->forward(x);
-  }
-  graph::Graph result = quant::convert_fx(prepared)->graph();
+  std::optional<Dataset> data;
+  found.collect([&] { data = Dataset::open(o.calibration, inputs); });
+  found.require_ok();
+  const int64_t count = o.samples > 0 ? std::min(o.samples, data->size()) : data->size();
+  const debug::CalibrationQuality quality =
+      debug::calibrate(*found.prepared, {.name = o.calibration,
+                                         .count = count,
+                                         .fixed_batch = data->fixed_batch(),
+                                         .get = [&](int64_t begin, int64_t size) {
+                                           const Batch batch = data->get(begin, size);
+                                           std::vector<Tensor> x;
+                                           for (const InputSpec& input : inputs)
+                                             x.push_back(batch.inputs.at(input.name));
+                                           return x;
+                                         }});
+  quant::ConversionReport report;
+  graph::Graph result = quant::convert_fx(found.prepared, &report)->graph();
   result.metadata["quantization"] = "static";
   result.metadata["calibration_samples"] = std::to_string(count);
   result.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibration);
+  warnings = report.warnings;
+  warnings.insert(warnings.end(), quality.warnings.begin(), quality.warnings.end());
   return result;
 }
 
@@ -240,6 +259,8 @@ extern "C" {
 const char* octet_version(void) { return octet::version(); }
 
 const char* octet_error_text(void) { return error_text().c_str(); }
+
+const char* octet_warning_text(void) { return warning_text().c_str(); }
 
 octet_status octet_load(const char* path, const char* engine, octet_model** model) {
   return guarded([&] {
@@ -309,6 +330,7 @@ octet_status octet_run(const octet_model* model, const octet_array* inputs, size
 octet_status octet_quantize(const char* model_path, const char* output_path,
                             const octet_quantize_options* options) {
   return guarded([&] {
+    warning_text().clear();
     need(model_path, "model_path");
     need(output_path, "output_path");
     if (!io::is_model_name(output_path))
@@ -317,9 +339,10 @@ octet_status octet_quantize(const char* model_path, const char* output_path,
     const octet_quantize_options o = options ? *options : octet_quantize_options{};
     const graph::Graph source = io::load_graph(model_path);
     graph::Graph result;
+    std::vector<std::string> warnings;
     switch (o.mode) {
       case OCTET_STATIC:
-        result = quantize_statically(source, o);
+        result = quantize_statically(source, o, warnings);
         break;
       case OCTET_DYNAMIC:
         result = quant::quantize_dynamic_fx(source, quant::per_channel_dynamic_qconfig());
@@ -335,6 +358,7 @@ octet_status octet_quantize(const char* model_path, const char* output_path,
       io::export_onnx(result, output_path);
     else
       io::save_octet(result, output_path);
+    warning_text() = fmt::format("{}", fmt::join(warnings, "\n"));
   });
 }
 

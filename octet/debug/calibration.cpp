@@ -1,11 +1,14 @@
 #include "octet/debug/calibration.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
 #include "octet/base/check_impl.h"
 #include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/passive.h"
+#include "octet/quant/workflow/statistics.h"
 
 namespace octet::debug {
 
@@ -21,6 +24,7 @@ constexpr double kMostClipped = 0.002;  // of the elements
 constexpr double kSettled = 0.1;        // what ranges may move by
 constexpr double kFarWider = 8;         // a range that one sample sets, in times
 constexpr double kManyRanges = 0.1;     // of the values: that one sample may set
+constexpr int64_t kMostAtOnce = 32;     // samples of a batch
 
 // The observers that choose a range from data, once each, by path, with the values that they are
 // shown.
@@ -198,6 +202,62 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
   if (counted > 0) quality.clipped = clipped / static_cast<double>(counted);
   give_advice(quality, compared > 0);
   return quality;
+}
+
+int64_t samples_at_once(const graph::Graph& graph) {
+  constexpr int64_t kBytes = int64_t{128} << 20;
+  int64_t largest = 1;
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const auto id = static_cast<ValueId>(v);
+    if (graph.is_constant(id)) continue;
+    int64_t bytes = sizeof(float);
+    for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
+    largest = std::max(largest, bytes);
+  }
+  return std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce);
+}
+
+CalibrationPlan make_plan(int64_t samples, int64_t step) {
+  OCTET_CHECK(samples > 0 && step > 0, invalid_argument,
+              "a calibration of {} samples in batches of {}: expected 1 or more of both", samples,
+              step);
+  CalibrationPlan plan{samples, step, 0};
+  // The first batch, but the very first, whose end lies beyond the half.
+  for (int64_t i = step; i < samples && plan.half == 0; i += step)
+    if (2 * (i + step) > samples) plan.half = i;
+  return plan;
+}
+
+CalibrationPlan make_plan(const quant::ObservedGraphModule& prepared, const CalibrationData& data) {
+  OCTET_CHECK(data.count > 0, invalid_argument, "calibrate: {} has no samples", data.name);
+  int64_t step = data.fixed_batch;
+  // Of one size where ranges depend on it; else two batches or more, so that there is a half.
+  if (!step && !quant::order_dependent_observer(prepared).empty()) step = kMostAtOnce;
+  if (!step)
+    step = std::min(samples_at_once(prepared.graph()), std::max<int64_t>(1, data.count / 2));
+  return make_plan(data.count, step);
+}
+
+void show(quant::ObservedGraphModule& prepared, const CalibrationData& data, int64_t begin,
+          int64_t size) {
+  const std::vector<Tensor> inputs = data.get(begin, size);
+  try {
+    prepared.forward(inputs);
+  } catch (const Error& e) {  // a NaN, say: where to look for it
+    fail(e.code(),
+         fmt::format("{}, samples {} to {}: {}", data.name, begin, begin + size - 1, e.what()));
+  }
+  if (data.progress) data.progress(size);
+}
+
+CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const CalibrationData& data) {
+  const CalibrationPlan plan = make_plan(prepared, data);
+  CalibrationWatch watch(prepared);
+  for (int64_t i = 0; i < plan.samples; i += plan.step) {
+    if (i > 0 && i == plan.half) watch.half_way(i);
+    show(prepared, data, i, std::min(plan.step, plan.samples - i));
+  }
+  return watch.finish(plan.samples);
 }
 
 }  // namespace octet::debug

@@ -1,7 +1,15 @@
 #pragma once
 // Whether the samples that calibrated a network are enough: how much ranges still move, how much
 // of other samples they cut off, and which sample sets a range alone (docs/check.md). It costs no
-// pass of its own: observers are asked half way and at the end.
+// pass of its own: observers are asked half way and at the end. calibrate() does all of it:
+//
+//   auto prepared = quant::prepare_fx(graph, quant::get_default_qconfig());
+//   debug::CalibrationQuality quality = debug::calibrate(
+//       *prepared, {.count = static_cast<int64_t>(samples.size()),
+//                   .fixed_batch = 1,
+//                   .get = [&](int64_t i, int64_t) { return samples[static_cast<size_t>(i)]; }});
+//
+// and where the samples are shown by something else:
 //
 //   auto prepared = quant::prepare_fx(graph, quant::get_default_qconfig());
 //   debug::CalibrationWatch watch(*prepared);
@@ -14,6 +22,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -78,5 +87,39 @@ class CalibrationWatch {
   int64_t half_ = 0;
   std::map<std::string, Half> at_half_;  // by path of the observer
 };
+
+struct CalibrationData {
+  std::string name = "samples";  // where they come from, for errors
+  int64_t count = 0;             // of samples, 1 or more
+  int64_t fixed_batch = 0;       // the size that batches must have (Dataset::fixed_batch); 0: any
+  // Samples [begin, begin + size), fewer at the end: inputs in the graph's order.
+  std::function<std::vector<Tensor>(int64_t begin, int64_t size)> get;
+  std::function<void(int64_t size)> progress = {};  // after each batch
+};
+
+// How a calibration is cut, which does not depend on who does which part: `samples` in batches of
+// `step` from sample 0 on. After the first batches, of `half` samples together, a CalibrationWatch
+// is told that it is half way; 0: all samples are one batch, and there is no half.
+struct CalibrationPlan {
+  int64_t samples = 0, step = 1, half = 0;
+  int64_t batches() const { return (samples + step - 1) / step; }
+  bool operator==(const CalibrationPlan&) const = default;
+};
+// Error invalid_argument unless both are 1 or more.
+CalibrationPlan make_plan(int64_t samples, int64_t step);
+// As calibrate() cuts it. Error invalid_argument without samples.
+CalibrationPlan make_plan(const quant::ObservedGraphModule& prepared, const CalibrationData& data);
+// Shows one batch to the observers. Errors as of calibrate().
+void show(quant::ObservedGraphModule& prepared, const CalibrationData& data, int64_t begin,
+          int64_t size);
+
+// Shows the samples to the observers of a prepared graph that has seen none, and says whether they
+// are enough. Errors: invalid_argument without samples; one that names data.name and the samples,
+// where a batch cannot be used.
+CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const CalibrationData& data);
+
+// How many samples to run at once: 32, or as many as leave the largest value of the network at 128
+// MB; larger values take longer to clear than calls take to start. Sizes that are open count as 1.
+int64_t samples_at_once(const graph::Graph& graph);
 
 }  // namespace octet::debug

@@ -103,20 +103,6 @@ Shard shard_from(const Parts& parts, const std::string& who) {
 
 }  // namespace
 
-Plan make_plan(int64_t samples, int64_t step) {
-  OCTET_CHECK(samples > 0 && step > 0, invalid_argument,
-              "a calibration of {} samples in batches of {}: expected 1 or more of both", samples,
-              step);
-  Plan plan{samples, step, 0};
-  // The first batch, but the very first, whose end lies beyond the half.
-  for (int64_t i = step; i < samples; i += step)
-    if (2 * (i + step) > samples) {
-      plan.half = i;
-      break;
-    }
-  return plan;
-}
-
 bool Shard::has_seen(int64_t sample) const {
   return std::any_of(seen.begin(), seen.end(),
                      [&](const auto& i) { return i.first <= sample && sample < i.second; });

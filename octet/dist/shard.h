@@ -15,21 +15,12 @@
 #include <utility>
 #include <vector>
 
+#include "octet/debug/calibration.h"
 #include "octet/quant/workflow/statistics.h"
 
 namespace octet::dist {
 
-// How a calibration is cut, which does not depend on who does which part: `samples` in batches of
-// `step` from sample 0 on. The first batches, of `half` samples together, are kept apart: how much
-// ranges still move after them says whether the samples are enough (debug/calibration.h). 0: all
-// samples are one batch, and there is no half.
-struct Plan {
-  int64_t samples = 0, step = 1, half = 0;
-  int64_t batches() const { return (samples + step - 1) / step; }
-  bool operator==(const Plan&) const = default;
-};
-// With the half that debug::CalibrationWatch asks for.
-Plan make_plan(int64_t samples, int64_t step);
+using Plan = debug::CalibrationPlan;
 
 struct Shard {
   std::string network;  // quant::digest_of the prepared network

@@ -8,7 +8,8 @@
 
 Models of modules, as in PyTorch: octet.nn, octet.quantization, octet.optim.
 """
-from . import _octet, ao as ao, backends as backends, nn as nn, optim as optim, quantization as quantization
+from . import _octet, _pages as _pages, ao as ao, backends as backends, metrics as metrics, nn as nn, optim as optim
+from . import quantization as quantization
 from ._octet import *  # noqa: F401,F403
 from ._octet import call as ops, version as version
 from .nn.functional import *  # noqa: F401,F403

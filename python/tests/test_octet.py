@@ -206,6 +206,12 @@ x: octet.Tensor = q.dequantize() * 2 + 1
 m = octet.QConfigMapping().set_object_type(nn.Linear, None)
 with octet.no_grad():
     v, i = x.max(0)
+found = quantization.gptq(octet.prepare_fx(g), [x], sweeps=3)
+smooth: octet.Graph = quantization.smooth_quant(g, [x], alpha=0.5)
+report = quantization.ModelReport(octet.prepare_fx(model, None, (x,)), {quantization.OutlierDetector()})
+page: str = octet.doctor(g, g, [x]).to_html()
+decibels: float = octet.metrics.compute_sqnr(x, x)
+weights = octet.ao.ns._numeric_suite_fx.extract_weights("a", g, "b", g)
 '''
 
 

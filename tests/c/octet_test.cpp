@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -134,6 +135,42 @@ TEST_F(ModelInC, StaticQuantizationNeedsSamples) {
             OCTET_INVALID_ARGUMENT);
   EXPECT_NE(std::string(octet_error_text()).find("set calibration"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(dir / "q.octet"));
+}
+
+TEST_F(ModelInC, FewSamplesAreAWarningAndEnoughAreNone) {
+  const std::string out = dir / "q.octet";
+  octet_quantize_options options{};
+  const Tensor x = Tensor::randn({32, 8}, 3);
+  for (const int64_t samples : {4, 256}) {  // of many samples the second half brings nothing new
+    std::vector<float> values;
+    for (int64_t i = 0; i < samples * 8; ++i) values.push_back(x.data<float>()[i % x.numel()]);
+    const std::string data = dir / ("data" + std::to_string(samples) + ".npz");
+    write_npz(data, {{"images", Tensor::from(values, {samples, 8})}});
+    options.calibration = data.c_str();
+    ASSERT_EQ(octet_quantize(path.c_str(), out.c_str(), &options), OCTET_OK) << octet_error_text();
+    const std::string said = octet_warning_text();
+    if (samples == 4)
+      EXPECT_NE(said.find("4 samples"), std::string::npos) << said;
+    else
+      EXPECT_EQ(said, "");
+  }
+  options.mode = OCTET_WEIGHT_ONLY;
+  ASSERT_EQ(octet_quantize(path.c_str(), out.c_str(), &options), OCTET_OK);
+  EXPECT_STREQ(octet_warning_text(), "");
+}
+
+TEST_F(ModelInC, OneErrorNamesWhatIsWrongWithTheNetworkAndTheSamples) {
+  auto layer = nn::make<nn::Linear>(8, 3);
+  layer->weight.data<float>()[0] = NAN;
+  nn::Sequential net(layer);
+  net.eval();
+  io::save_octet(graph::trace(net, {TensorType(DType::float32, {Dim("N"), 8})})->to_graph(), path);
+  octet_quantize_options options{};
+  options.calibration = "/nowhere.npz";
+  EXPECT_NE(octet_quantize(path.c_str(), (dir / "q.octet").c_str(), &options), OCTET_OK);
+  const std::string said = octet_error_text();
+  EXPECT_NE(said.find("2 problems"), std::string::npos) << said;
+  EXPECT_NE(said.find("/nowhere.npz"), std::string::npos) << said;
 }
 
 TEST(PluginsInC, FilesThatAreNone) {

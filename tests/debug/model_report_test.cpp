@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
 #include <set>
 
 #include "octet/io/module_file.h"
@@ -469,33 +468,6 @@ TEST(ModelReport, AWatchedModelCanBeSavedAndGoesOn) {
   EXPECT_EQ(loaded->state_dict().size(), watched->state_dict().size());
   for (auto& [name, t] : watched->state_dict())
     EXPECT_TRUE(equal(loaded->state_dict().at(name).detach(), t.detach())) << name;
-}
-
-// docs/equalization.md shows what examples/equalization.cpp does.
-TEST(ModelReport, TheDocumentsCodeIsTheExamples) {
-  auto lines = [](const char* path) {
-    std::vector<std::string> result;
-    std::ifstream file(path);
-    EXPECT_TRUE(file) << path;
-    for (std::string line; std::getline(file, line);) {
-      const size_t begin = line.find_first_not_of(' ');
-      result.push_back(begin == std::string::npos ? "" : line.substr(begin));
-    }
-    return result;
-  };
-  const auto example = lines("examples/equalization.cpp");
-  const std::set<std::string> known(example.begin(), example.end());
-  bool code = false;
-  int shown = 0;
-  for (const std::string& line : lines("docs/equalization.md")) {
-    if (line.starts_with("```")) {
-      code = line == "```cpp";
-    } else if (code) {
-      EXPECT_TRUE(known.count(line)) << line;
-      ++shown;
-    }
-  }
-  EXPECT_GE(shown, 10);
 }
 
 TEST(ModelReport, MisuseIsAnErrorThatSaysWhatToDo) {

@@ -12,7 +12,7 @@ namespace {
 using dist::Plan;
 using dist::Shard;
 
-Shard part(std::initializer_list<int64_t> batches, const Plan& plan = dist::make_plan(10, 2)) {
+Shard part(std::initializer_list<int64_t> batches, const Plan& plan = debug::make_plan(10, 2)) {
   const auto prepared = quant::prepare_fx(random_net(4, true, 5), quant::get_default_qconfig());
   Shard shard{.network = quant::digest_of(*prepared), .data = "somewhere", .plan = plan};
   for (const int64_t b : batches) {
@@ -27,11 +27,11 @@ Shard part(std::initializer_list<int64_t> batches, const Plan& plan = dist::make
 }
 
 TEST(Shard, APlanKeepsTheFirstHalfApart) {
-  EXPECT_EQ(dist::make_plan(10, 2), (Plan{10, 2, 4}));
-  EXPECT_EQ(dist::make_plan(64, 32), (Plan{64, 32, 32}));
-  EXPECT_EQ(dist::make_plan(3, 8), (Plan{3, 8, 0}));
-  EXPECT_EQ(dist::make_plan(10, 3).batches(), 4);
-  expect_error(ErrorCode::invalid_argument, {"0 samples"}, [] { dist::make_plan(0, 1); });
+  EXPECT_EQ(debug::make_plan(10, 2), (Plan{10, 2, 4}));
+  EXPECT_EQ(debug::make_plan(64, 32), (Plan{64, 32, 32}));
+  EXPECT_EQ(debug::make_plan(3, 8), (Plan{3, 8, 0}));
+  EXPECT_EQ(debug::make_plan(10, 3).batches(), 4);
+  expect_error(ErrorCode::invalid_argument, {"0 samples"}, [] { debug::make_plan(0, 1); });
 }
 
 TEST(Shard, SamplesThatFollowEachOtherAreOneInterval) {
@@ -68,7 +68,7 @@ TEST(Shard, WhatDoesNotFitTogetherIsAnErrorThatChangesNothing) {
   const std::string before = s.to_bytes();
   expect_error(ErrorCode::invalid_argument, {"samples 2 to 3"}, [&] { s.merge(part({1, 2})); });
   expect_error(ErrorCode::invalid_argument, {"different calibrations"},
-               [&] { s.merge(part({2}, dist::make_plan(12, 2))); });
+               [&] { s.merge(part({2}, debug::make_plan(12, 2))); });
   Shard other = part({2});
   other.network = "another";
   expect_error(ErrorCode::invalid_argument, {"different networks"}, [&] { s.merge(other); });

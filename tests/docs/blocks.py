@@ -7,10 +7,12 @@ A page's blocks are:
     ```sh       run by bash -eu, each in a shell of its own, with BUILD/bin first in PATH
     ```python   run by this interpreter; the page's Python blocks share their names
     ```cpp, ```c, ```json whose first line is a comment `// NAME` or `/* NAME */`: written to the file NAME, which a later
-                ```sh block of the page has to name (and so compiles); without such a line a fragment, not run
+                ```sh block of the page has to name (and so compiles)
     ```text     directly behind a block that was run: what it prints. Numbers may differ, a line `...` stands for any lines, and
                 `...` at the end of a line for its rest
-A block below a line `<!-- not run: REASON -->` is not run. All other blocks are fragments.
+A block below a line `<!-- from: FILE -->` is a part of FILE, which the tests compile and run (of a header: of the code in its
+comments, which they compile): its code has to stand there in the same order, comments and white space aside; a comment `// ...` stands for any code. One below `<!-- not run: REASON -->` is not
+run. A page with a block of sh, python, cpp or c that is none of these fails. Blocks of other languages are not run.
 
 The directory has net.onnx, images.npz and test.npz (the glyphs' network, its calibration and its test data), x.npy (one of its
 images), examples/ and build/. Without the package octet for this Python, a page is run up to its first Python block.
@@ -31,27 +33,32 @@ import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FENCE = re.compile(r"^( *)```(\w*)")
-NOT_RUN = re.compile(r"^ *<!-- not run: .+ -->$")
+MARK = re.compile(r"^ *<!-- (not run|from): (.+) -->$")
 FILE_NAME = re.compile(r"^(?://|/\*) *([\w.-]+\.\w+)(?: *\*/)?$")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 class Block:
-    """language, line (of its first line in the page, from 1), text, output (its ```text block or None), skip."""
+    """language, line (of its first line in the page, from 1), text, output (its ```text block or None), file (that it is
+    written to), source (that it is a part of), skip (not run)."""
 
-    def __init__(self, language, line, text, skip):
-        self.language, self.line, self.text, self.skip, self.output = language, line, text, skip, None
+    def __init__(self, language, line, text, mark):
+        kind, self.source = mark or ("", None)
+        self.language, self.line, self.text, self.skip, self.output = language, line, text, bool(kind), None
+        if kind == "not run":
+            self.source = None
         named = FILE_NAME.match(text.split("\n", 1)[0]) if language in ("cpp", "c", "json") else None
         self.file = named.group(1) if named else None
 
 
 def blocks_of(page):
     """The blocks of a page's text, each with its printed output where that stands directly behind it."""
-    found, lines, i, skip, end = [], page.split("\n"), 0, False, -2
+    found, lines, i, mark, end = [], page.split("\n"), 0, None, -2
     while i < len(lines):
         fence = FENCE.match(lines[i])
         if not fence:
-            skip = bool(NOT_RUN.match(lines[i])) or (skip and not lines[i].strip())
+            marked = MARK.match(lines[i])
+            mark = marked.groups() if marked else mark if not lines[i].strip() else None
             i += 1
             continue
         indent, language, start = len(fence.group(1)), fence.group(2), i + 1
@@ -64,10 +71,30 @@ def blocks_of(page):
         if language == "text" and found and not any(line.strip() for line in lines[end + 1:start - 1]):
             found[-1].output = text
         else:
-            found.append(Block(language, start + 1, text, skip))
-        end, skip = i, False
+            found.append(Block(language, start + 1, text, mark))
+        end, mark = i, None
         i += 1
     return found
+
+
+def bare(code):
+    """Code without comments and white space."""
+    return re.sub(r"\s", "", re.sub(r"//.*|/\*.*?\*/", "", code))
+
+
+def missing_code(block, source, source_name):
+    """The first part of a block that does not stand in the source (of a header: in its comments, which the tests compile),
+    behind the part before; None if all do."""
+    if source_name.endswith(".h"):
+        source = "\n".join(line.strip()[5:] for line in source.split("\n") if line.strip().startswith("//   "))
+    at, everything = 0, bare(source)
+    for part in re.split(r"// \.\.\..*", block):
+        code = bare(part)
+        where = everything.find(code, at)
+        if where < 0:
+            return part.strip()
+        at = where + len(code)
+    return None
 
 
 def shape(line):
@@ -159,9 +186,27 @@ class Runner:
         return printed.getvalue()
 
 
+def check_sources(blocks, page):
+    """The number of blocks that are parts of sources; AssertionError where one is not, or where code is neither run nor marked."""
+    count = 0
+    for block in blocks:
+        if block.source:
+            with open(f"{ROOT}/{block.source}") as source:
+                missing = missing_code(block.text, source.read(), block.source)
+            if missing is not None:
+                raise AssertionError(f"{page}:{block.line}: this is not in {block.source}: {missing}")
+            count += 1
+        elif block.language in ("cpp", "c") and not block.file and not block.skip:
+            raise AssertionError(f"{page}:{block.line}: this block is neither run nor marked: name its file in its first line, or "
+                                 "mark it with <!-- from: FILE --> or <!-- not run: REASON -->")
+    return count
+
+
 def run_page(text, page, runner, python):
-    """The number of blocks that were run. AssertionError with the page, the line and the output at the first that fails."""
-    blocks, count = blocks_of(text), 0
+    """The number of blocks that were run, or found in sources. AssertionError with the page, the line and the output at the first
+    that fails."""
+    blocks = blocks_of(text)
+    count = check_sources(blocks, page)
     for at, block in enumerate(blocks):
         runs = block.file or block.language in ("sh", "python")
         if block.skip or not runs:

@@ -15,7 +15,7 @@ class Blocks(unittest.TestCase):
         return blocks.run_page(text, "page.md", runner, python)
 
     def test_a_block_is_run(self):
-        self.assertEqual(self.run_page("```sh\ntest -f net.onnx\n```\n```python\nx = 1\n```\n```cpp\nfragment;\n```\n"), 2)
+        self.assertEqual(self.run_page("```sh\ntest -f net.onnx\n```\n```python\nx = 1\n```\n```diff\nfragment;\n```\n"), 2)
 
     def test_a_failing_shell_command_is_named_by_page_and_line(self):
         with self.assertRaisesRegex(AssertionError, r"page\.md:3: this sh block failed: exit status 1\nhello"):
@@ -51,6 +51,21 @@ class Blocks(unittest.TestCase):
 
     def test_a_block_marked_as_not_run_is_not_run(self):
         self.assertEqual(self.run_page("<!-- not run: installs packages -->\n```sh\nfalse\n```\n```sh\ntrue\n```\n"), 1)
+
+    def test_a_block_that_is_neither_run_nor_marked_fails(self):
+        for language in ("cpp", "c"):
+            with self.assertRaisesRegex(AssertionError, r"page\.md:3: this block is neither run nor marked"):
+                self.run_page(f"words\n```{language}\nf();\n```\n")
+        self.assertEqual(self.run_page("```text\nwords\n```\n<!-- not run: yours -->\n```cpp\nf();\n```\n"), 0)
+
+    def test_a_block_from_a_source_has_to_stand_there(self):
+        here = "<!-- from: examples/quantize_onnx.cpp -->\n```cpp\n"
+        part = "auto prepared =\n  quant::prepare_fx(network, quant::get_default_qconfig(\"native\"));   // why\n"
+        self.assertEqual(self.run_page(f"{here}{part}// ...\ngraph::Graph int8 = quant::convert_fx(\n```\n"), 1)
+        with self.assertRaisesRegex(AssertionError, r"page\.md:3: this is not in examples/quantize_onnx\.cpp: f\(\);"):
+            self.run_page(f"{here}f();\n```\n")
+        with self.assertRaisesRegex(AssertionError, "this is not in"):  # the order counts
+            self.run_page(f"{here}graph::Graph int8 = quant::convert_fx(\n// ...\n{part}```\n")
 
     def test_without_the_package_a_page_ends_at_its_first_python_block(self):
         self.assertEqual(self.run_page("```sh\ntrue\n```\n```python\n1 / 0\n```\n```sh\nfalse\n```\n", python=False), 1)

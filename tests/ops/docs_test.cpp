@@ -57,32 +57,12 @@ std::string contents(const char* path) {
   return text.str();
 }
 
-// Without the white space at the beginning of lines.
-std::string unindented(const std::string& text) {
-  std::istringstream in(text);
-  std::string line, out;
-  while (std::getline(in, line))
-    out += line.substr(std::min(line.find_first_not_of(' '), line.size())) + "\n";
-  return out;
-}
-
 }  // namespace
 
 TEST(Docs, TheTableOfOperatorsIsCurrent) {
   const char* path = "docs/operators.md";
   if (std::getenv("OCTET_UPDATE_DOCS")) std::ofstream(path) << operator_table();
   EXPECT_EQ(contents(path), operator_table());
-}
-
-// The example's program is built and run by the tests, so the README's code is, too.
-TEST(Docs, TheReadmesCodeIsTheExamples) {
-  std::string readme = contents("README.md"), begin = "```cpp\n";
-  size_t at = readme.find(begin);
-  ASSERT_NE(at, std::string::npos);
-  at += begin.size();
-  std::string code = unindented(readme.substr(at, readme.find("```", at) - at));
-  EXPECT_NE(unindented(contents("examples/quantize_onnx.cpp")).find(code), std::string::npos)
-      << code;
 }
 
 TEST(Docs, EveryOperatorIsDescribed) {

@@ -620,6 +620,10 @@ TEST(BackendDocs, AMappingIsBuiltAsTheDocumentSays) {
       R"({"": "fbgemm", "object_type": [["Linear", null]],
           "module_name": [["backbone.stem", "native"]]})");
   EXPECT_EQ(read.find({.module_path = "backbone.stem.conv"}), get_default_qconfig("native"));
+  auto mixed = quant::QConfigMapping(quant::get_default_qconfig())
+                   .set_module_name("head.box", quant::get_default_qconfig("a16w8"));
+  EXPECT_EQ(mixed.find({.module_path = "head.box"}), get_default_qconfig("a16w8"));
+  EXPECT_EQ(mixed.find({.module_path = "head"}), get_default_qconfig());
 }
 
 TEST(BackendDocs, ABackendIsChangedAsTheDocumentSays) {

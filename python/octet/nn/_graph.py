@@ -48,6 +48,11 @@ class ObservedGraphModule(GraphModule):
         """The path and class of the module that makes each call."""
         return _octet._node_name_to_scope(self._m)
 
+    def float_graph(self) -> Graph:
+        """The graph without its observers, with the weights as they are now: what algorithms that change weights take as
+        `float_graph` when others have changed them before."""
+        return _octet._float_graph(self._m)
+
 
 def trace(model: Module, example_inputs: Any, leaf_modules: Sequence[str] = ()) -> GraphModule:
     """What the model calls, written down: its forward is run on tensors without numbers. `leaf_modules`: paths of

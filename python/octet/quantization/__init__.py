@@ -10,12 +10,23 @@ from .._octet import (
     get_onednn_backend_config as get_onednn_backend_config, get_qnnpack_backend_config as get_qnnpack_backend_config,
     get_tensorrt_backend_config as get_tensorrt_backend_config,
     ObserverFactory as ObserverFactory, QConfig as QConfig, QConfigMapping as QConfigMapping, Tensor as Tensor,
-    add_quant_dequant as add_quant_dequant, disable_fake_quant as disable_fake_quant,
+    absorb_high_biases as absorb_high_biases, adaround as adaround, add_quant_dequant as add_quant_dequant, awq as awq,
+    choose_ranges as choose_ranges, choose_weight_ranges as choose_weight_ranges,
+    convert_equalization_fx as convert_equalization_fx, correct_bias as correct_bias,
+    correct_bias_analytically as correct_bias_analytically, cross_layer_equalization as cross_layer_equalization,
+    default_equalization_qconfig as default_equalization_qconfig, gptq as gptq, hadamard_rotation as hadamard_rotation,
+    prepare_equalization_fx as prepare_equalization_fx, quantize_block_weights as quantize_block_weights,
+    reestimate_batch_norms as reestimate_batch_norms, smooth_quant as smooth_quant, start_qat_from as start_qat_from,
+    disable_fake_quant as disable_fake_quant,
     disable_observer as disable_observer, enable_fake_quant as enable_fake_quant, enable_observer as enable_observer,
     get_default_qat_qconfig as get_default_qat_qconfig,
     get_default_qat_qconfig_mapping as get_default_qat_qconfig_mapping, get_default_qconfig as get_default_qconfig,
     get_default_qconfig_mapping as get_default_qconfig_mapping, qconfig_names as qconfig_names)
 from ..nn._module import M, Module
+from ._model_report import (
+    Detector as Detector, DynamicStaticDetector as DynamicStaticDetector,
+    InputWeightEqualizationDetector as InputWeightEqualizationDetector, ModelReport as ModelReport,
+    OutlierDetector as OutlierDetector, PerChannelDetector as PerChannelDetector)
 from ._observers import (
     ACIQObserver as ACIQObserver, DeQuantStub as DeQuantStub, EntropyObserver as EntropyObserver,
     FakeQuantize as FakeQuantize, FakeQuantizeBase as FakeQuantizeBase,
@@ -25,7 +36,7 @@ from ._observers import (
     MinMaxObserver as MinMaxObserver, MovingAverageMinMaxObserver as MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver as MovingAveragePerChannelMinMaxObserver, MSEObserver as MSEObserver,
     NoopObserver as NoopObserver, ObserverBase as ObserverBase, PercentileObserver as PercentileObserver,
-    PerChannelMinMaxObserver as PerChannelMinMaxObserver, PlaceholderObserver as PlaceholderObserver,
+    PerChannelMinMaxObserver as PerChannelMinMaxObserver, PerChannelMSEObserver as PerChannelMSEObserver, PlaceholderObserver as PlaceholderObserver,
     QFunctional as QFunctional, QuantStub as QuantStub, QuantWrapper as QuantWrapper,
     RecordingObserver as RecordingObserver, ReuseInputObserver as ReuseInputObserver,
     UniformQuantizationObserverBase as UniformQuantizationObserverBase, _factory)

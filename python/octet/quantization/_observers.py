@@ -108,6 +108,15 @@ class PerChannelMinMaxObserver(_Observer):
                  quant_min: int | None = None, quant_max: int | None = None, eps: float | None = None) -> None: ...
 
 
+@layer("octet::quant::PerChannelMSEObserver", _options)
+class PerChannelMSEObserver(_Observer):
+    """For each channel of a weight the range that quantizes it with the least squared error."""
+
+    def __init__(self, ch_axis: int = 0, dtype: _octet.dtype = _octet.dtype.quint8,
+                 qscheme: _octet.qscheme = _octet.qscheme.per_channel_affine, reduce_range: bool = False,
+                 quant_min: int | None = None, quant_max: int | None = None, eps: float | None = None) -> None: ...
+
+
 @layer("octet::quant::MovingAveragePerChannelMinMaxObserver", _options)
 class MovingAveragePerChannelMinMaxObserver(_Observer):
     def __init__(self, averaging_constant: float = 0.01, ch_axis: int = 0,

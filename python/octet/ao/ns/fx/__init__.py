@@ -1,0 +1,2 @@
+"""torch.ao.ns.fx' namesake."""
+from . import utils as utils

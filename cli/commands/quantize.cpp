@@ -472,7 +472,7 @@ void add_quantize(CommandLine& program) {
                   "take what octet calibrate saw; DATA only for the comparison")
       .type_name("FILE");
   command.add_flag("--resume", o->resume,
-                   "keep OUT.stats.* while calibrating, and go on from those of a run cut off");
+                   "go on with a calibration that was cut off (keeps OUT.stats.*)");
   command
       .add_option("--ranks-report", o->ranks_report,
                   "write what each rank of mpirun did and sent (docs/scaling.md)")

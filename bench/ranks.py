@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The cost model of docs/scaling.md: calibration on many ranks, held against what `octet quantize --ranks-report` measured.
 
-    bench/ranks.py REPORT.json... --observers 14 [--bins 8192] [--samples 100000000] [--bandwidth 1.0] [--seed 0]
+    bench/ranks.py REPORT.json... (--observers 14 | --statistics FILE) [--bins 8192] [--samples 100000000] [--bandwidth 1.0] [--seed 0]
 
-REPORT.json: one for each number of ranks, of the same network and samples. bandwidth: GB/s between machines. Three tables: bytes and
+REPORT.json: one for each number of ranks, of the same network and samples. FILE: of `octet calibrate` on some of the samples, which is
+nearer to what will be sent than what is expected of so many observers. bandwidth: GB/s between machines. Three tables: bytes and
 merge time, measured and by the model; the model for more ranks and samples; and a simulation in which ranks take batches whose times
 are drawn from those that were recorded.
 """
@@ -11,6 +12,7 @@ import argparse
 import heapq
 import json
 import math
+import os
 import random
 
 HALVES = 2  # statistics of the first half of the samples are kept apart
@@ -43,14 +45,16 @@ def simulate(batches, ranks, seconds, rng):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+")
-    parser.add_argument("--observers", type=int, required=True, help="`octet stats show` says how many")
+    size_from = parser.add_mutually_exclusive_group(required=True)
+    size_from.add_argument("--observers", type=int, help="`octet stats show` says how many")
+    size_from.add_argument("--statistics", help="a file of octet calibrate")
     parser.add_argument("--bins", type=int, default=8192, help="the least bins of a histogram: 4 times the option `bins`")
     parser.add_argument("--samples", type=int, default=100_000_000)
     parser.add_argument("--bandwidth", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
     reports = sorted((json.load(open(name)) for name in o.reports), key=lambda r: len(r["ranks"]))
-    size = statistics_bytes(o.observers, o.bins)
+    size = os.path.getsize(o.statistics) if o.statistics else statistics_bytes(o.observers, o.bins)
 
     print("| ranks | samples of each | bytes sent | by the model | | merging ms |")
     print("|---|---|---|---|---|---|")

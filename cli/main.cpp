@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
       throw;
     }
     flush_stdout();
-    octet::cli::team().leave();
+    octet::cli::leave_team();
     return 0;
   } catch (const octet::cli::WrongUsage& e) {
     return complain(2, e.what());

@@ -35,4 +35,9 @@ void start_team() {
 #endif
 }
 
+void leave_team() {
+  team().leave();
+  the_team() = dist::alone();
+}
+
 }  // namespace octet::cli

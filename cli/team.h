@@ -10,5 +10,8 @@ dist::Team& team();
 // Before any command. Of other ranks than the first nothing is printed but errors. WrongUsage if
 // there are several ranks and this octet was built without MPI.
 void start_team();
+// This process goes on alone, or ends: the others need not wait for it. After the last word between
+// them.
+void leave_team();
 
 }  // namespace octet::cli

@@ -6,6 +6,7 @@
 
 #include "cli/common.h"
 #include "cli/report.h"
+#include "cli/team.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
@@ -144,8 +145,10 @@ void run(const Options& o) {
          fmt::format("--max-drop needs labels to measure top-1 with, and a first output of shape "
                      "(samples, classes); {} and %{} do not give that",
                      dataset.description(), before.value(before.outputs()[0]).name));
+  const bool is_first = team().is_first();
   debug::Comparison c = compare_models(before, after, dataset, count, o.advise || !o.html.empty(),
                                        o.min_speedup >= 0 ? 0.3 : 0.03);
+  if (!is_first) return;
   const debug::ReportOptions names{o.before, o.after, dataset.description()};
   if (!o.html.empty()) write_file_atomically(o.html, debug::html_report(c, names));
   const std::vector<debug::Gate> gates = gates_of(o, c);
@@ -208,7 +211,7 @@ void add_compare(CommandLine& program) {
       "noise, `SQNR` within the quantized model and `own` alone, in dB; `codes` of 256 are used.\n"
       "Exit status 1 also where a condition (--max-drop, ...) does not hold.\n"
       "Example: octet compare net.onnx net.octet --data test.npz --max-drop 0.5 --html net.html");
-  command.callback([o] { run(*o); });
+  command.callback([o] { run(*o); }, Command::Ranks::several);
 }
 
 const RegisteredCommand g_compare("compare", add_compare);
@@ -227,8 +230,17 @@ debug::Comparison compare_models(const graph::Graph& before, const graph::Graph&
   };
   debug::CompareOptions options;
   options.progress = [&](int64_t n) { bar.advance(n); };
+  team().restart_counter();
+  const debug::SharedSamples shared{
+      .next = [] { return team().next(); },
+      .reduce = [](const auto& own, const auto& merge) { team().reduce(own, merge); },
+      .is_first = team().is_first()};
+  if (team().size() > 1) options.shared = &shared;
   debug::Comparison c = debug::compare(before, after, samples, options);
   bar.finish();
+  const bool is_first = team().is_first();
+  leave_team();
+  if (!is_first) return c;  // the first rank does the rest
   if (advise) debug::advise(c, before, after, samples);
   const runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   print_warnings(b);

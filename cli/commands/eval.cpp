@@ -37,7 +37,7 @@ void add_eval(CommandLine& program) {
         runtime::Program program = runtime::compile(graph);
         print_warnings(program);
         Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
-        team().leave();
+        leave_team();
         if (o->json) {
           print_json(JsonValue::object(
               {{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}}));

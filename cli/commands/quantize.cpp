@@ -350,6 +350,7 @@ void check_usage(const Options& o, bool is_static) {
 void run(Options o) {
   // All that can fail for other reasons than the data fails before the data is read.
   const bool is_static = o.mode == "static";
+  const KeptStatistics kept = o.kept();  // while the ranks are together
   check_usage(o, is_static);
   o.run.apply();
   o.choice.read_config();
@@ -393,9 +394,9 @@ void run(Options o) {
     std::string data = o.calibrate;
     if (o.stats.empty()) {
       RanksReport ranks;
-      quality = calibrate(*prepared, *dataset, o.calibrate, count, o.kept(),
+      quality = calibrate(*prepared, *dataset, o.calibrate, count, kept,
                           o.ranks_report.empty() ? nullptr : &ranks);
-      team().leave();
+      leave_team();
       if (!quality) return;  // the first rank does the rest
       if (!o.ranks_report.empty())
         write_file_atomically(o.ranks_report, ranks.to_json().dump() + "\n");
@@ -419,7 +420,7 @@ void run(Options o) {
   }
   if (o.recipe.empty()) int8.metadata["quantization"] = o.mode;
   save_model(int8, o.out, target);  // first of all: whatever happens below, the result is on disk
-  remove_statistics(o.kept());
+  remove_statistics(kept);
 
   Result result{o,
                 calibrated,

@@ -24,7 +24,8 @@ constexpr double kMostClipped = 0.002;  // of the elements
 constexpr double kSettled = 0.1;        // what ranges may move by
 constexpr double kFarWider = 8;         // a range that one sample sets, in times
 constexpr double kManyRanges = 0.1;     // of the values: that one sample may set
-constexpr int64_t kMostAtOnce = 32;     // samples of a batch
+constexpr int64_t kFewestBatches = 8;
+constexpr int64_t kMostAtOnce = 32;  // samples of a batch
 
 // The observers that choose a range from data, once each, by path, with the values that they are
 // shown.
@@ -231,10 +232,12 @@ CalibrationPlan make_plan(int64_t samples, int64_t step) {
 CalibrationPlan make_plan(const quant::ObservedGraphModule& prepared, const CalibrationData& data) {
   OCTET_CHECK(data.count > 0, invalid_argument, "calibrate: {} has no samples", data.name);
   int64_t step = data.fixed_batch;
-  // Of one size where ranges depend on it; else two batches or more, so that there is a half.
+  // Of one size where ranges depend on it; else eight batches or more, so that there is a half, and
+  // work for several processes.
   if (!step && !quant::order_dependent_observer(prepared).empty()) step = kMostAtOnce;
   if (!step)
-    step = std::min(samples_at_once(prepared.graph()), std::max<int64_t>(1, data.count / 2));
+    step = std::min(samples_at_once(prepared.graph()),
+                    std::max<int64_t>(1, data.count / kFewestBatches));
   return make_plan(data.count, step);
 }
 

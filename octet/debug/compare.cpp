@@ -48,7 +48,7 @@ const char* to_string(Fault fault) {
 
 namespace {
 
-constexpr size_t kKeptSamples = 8, kKeptChannels = 8, kKeptDead = 64;
+constexpr size_t kKeptChannels = 8, kKeptDead = 64;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -67,6 +67,7 @@ struct Track {
   int64_t axis = -1;
   PairSums total, own;
   GridSums grid;
+  detail::SeenRanges ranges;
   bool on_grid = false;
   // During a batch.
   Tensor x, y, alone;
@@ -739,6 +740,7 @@ class Comparer {
         "of it",
         f_.name, q_.name);
     stream();
+    if (options_.shared && !options_.shared->is_first) return std::move(c_);
     for (Track& t : tracks_) finish(t);
     Diagnosis(f_, q_, match_, c_, tracks_).run();
     probe();
@@ -846,10 +848,12 @@ class Comparer {
     }
     const size_t outputs = f_.outputs().size();
     std::vector<PairSums> of_outputs(outputs);
-    int64_t right = 0, right_quantized = 0, agree = 0, classified = 0;
+    Counts counts;
     const int64_t step = batch_size();
     const double start = seconds_now();
-    for (int64_t begin = 0; begin < samples_.count;) {
+    int64_t alone = 0;  // the next batch of a process that shares with none
+    const auto next = [&] { return options_.shared ? options_.shared->next() : alone++; };
+    for (int64_t begin = next() * step; begin < samples_.count; begin = next() * step) {
       const int64_t size = std::min(step, samples_.count - begin);
       const SampleBatch batch = samples_.get(begin, size);
       const std::vector<Tensor> y =
@@ -876,29 +880,59 @@ class Comparer {
         const std::vector<int64_t> a = first_classes(y[0]), b = first_classes(y[outputs]);
         std::vector<int64_t> labels;
         if (batch.labels.defined()) labels = batch.labels.to_vector<int64_t>();
-        c_.has_top1 = labels.size() == a.size();
+        const bool labelled = labels.size() == a.size();
         for (size_t i = 0; i < a.size(); ++i) {
-          ++classified;
-          agree += a[i] == b[i];
-          if (!c_.has_top1) continue;
-          right += a[i] == labels[i];
-          right_quantized += b[i] == labels[i];
+          ++counts.classified;
+          counts.agree += a[i] == b[i];
+          if (!labelled) continue;
+          ++counts.labelled;
+          counts.right += a[i] == labels[i];
+          counts.right_quantized += b[i] == labels[i];
         }
       }
-      begin += size;
-      c_.samples = begin;
+      counts.samples += size;
       if (options_.progress) options_.progress(size);
     }
     seconds_a_sample_ = (seconds_now() - start) / static_cast<double>(samples_.count);
-    const double n = classified ? static_cast<double>(classified) : NAN;
-    c_.agreement = static_cast<double>(agree) / n;
+    if (options_.shared)
+      options_.shared->reduce([&] { return packed(of_outputs, counts); },
+                              [&](const std::string& theirs) { add(theirs, of_outputs, counts); });
+    c_.samples = counts.samples;
+    const double n = counts.classified ? static_cast<double>(counts.classified) : NAN;
+    c_.agreement = static_cast<double>(counts.agree) / n;
+    c_.has_top1 = counts.classified > 0 && counts.labelled == counts.classified;
     if (c_.has_top1) {
-      c_.float_top1 = static_cast<double>(right) / n;
-      c_.quantized_top1 = static_cast<double>(right_quantized) / n;
+      c_.float_top1 = static_cast<double>(counts.right) / n;
+      c_.quantized_top1 = static_cast<double>(counts.right_quantized) / n;
     }
     for (size_t i = 0; i < outputs; ++i)
       c_.outputs.push_back({f_.value(f_.outputs()[i]).name, of_outputs[i].sqnr(),
                             of_outputs[i].max_error, of_outputs[i].cosine()});
+  }
+
+  // What a process has seen, for another one that shares the samples; both have the same tracks.
+  struct Counts {
+    int64_t samples = 0, classified = 0, labelled = 0, right = 0, right_quantized = 0, agree = 0;
+  };
+  std::string packed(const std::vector<PairSums>& of_outputs, const Counts& counts) const {
+    detail::Packer out;
+    for (const Track& t : tracks_) out.put(t.total).put(t.own).put(t.grid).put(t.ranges);
+    for (const PairSums& sums : of_outputs) out.put(sums);
+    return out.put(counts).bytes();
+  }
+  void add(const std::string& theirs, std::vector<PairSums>& of_outputs, Counts& counts) {
+    detail::Unpacker in(theirs);
+    for (Track& t : tracks_) {
+      t.total.merge(in.take_sums());
+      t.own.merge(in.take_sums());
+      t.grid.merge(in.take_grid());
+      t.ranges.merge(in.take_ranges());
+    }
+    for (PairSums& sums : of_outputs) sums.merge(in.take_sums());
+    const auto other = in.take<Counts>();
+    counts.samples += other.samples, counts.classified += other.classified;
+    counts.labelled += other.labelled, counts.agree += other.agree;
+    counts.right += other.right, counts.right_quantized += other.right_quantized;
   }
 
   bool has_fixed_batch() const {
@@ -958,7 +992,7 @@ class Comparer {
       if (!t.y.defined()) t.y = y.clone(layout(y));
       return;
     }
-    LayerComparison& l = c_.layers[t.layer];
+    const LayerComparison& l = c_.layers[t.layer];
     const std::vector<detail::SampleRange> ranges = detail::add_pair(t.total, t.x, y, t.axis, size);
     if (t.on_grid)
       detail::add_grid(t.grid, t.x, l.scale, l.zero_point, l.quant_min, l.quant_max, size);
@@ -966,21 +1000,7 @@ class Comparer {
       const detail::SampleRange& r = ranges[i];
       const int64_t sample = begin + static_cast<int64_t>(i),
                     seen = ranges.size() == 1 ? begin + size : sample + 1;
-      if (!(r.min <= r.max)) continue;
-      const bool first = l.calibration.empty();
-      l.min = first ? r.min : std::min(l.min, r.min);
-      l.max = first ? r.max : std::max(l.max, r.max);
-      // After powers of two, and at the end.
-      if (!first && (l.calibration.back().samples & (l.calibration.back().samples - 1)) != 0)
-        l.calibration.pop_back();
-      l.calibration.push_back({seen, l.min, l.max});
-      const float magnitude = std::max(-r.min, r.max);
-      const auto at =
-          std::upper_bound(l.largest.begin(), l.largest.end(), magnitude, std::greater<>());
-      if (at - l.largest.begin() >= static_cast<int64_t>(kKeptSamples)) continue;
-      l.largest_samples.insert(l.largest_samples.begin() + (at - l.largest.begin()), sample);
-      l.largest.insert(at, magnitude);
-      if (l.largest.size() > kKeptSamples) l.largest.pop_back(), l.largest_samples.pop_back();
+      if (r.min <= r.max) t.ranges.add(sample, seen, r);
     }
     t.y = Tensor();
     done(t);
@@ -1008,6 +1028,15 @@ class Comparer {
     l.sqnr = t.total.sqnr();
     l.cosine = t.total.cosine();
     l.max_error = t.total.max_error;
+    l.calibration = t.ranges.after();
+    if (!l.calibration.empty()) {
+      l.min = l.calibration.back().min;
+      l.max = l.calibration.back().max;
+    }
+    for (const auto& [magnitude, sample] : t.ranges.largest) {
+      l.largest.push_back(magnitude);
+      l.largest_samples.push_back(sample);
+    }
     if (!l.largest_samples.empty()) l.stretched_by = l.largest_samples[0];
     if (t.on_grid) {
       l.histogram = t.grid.counts;

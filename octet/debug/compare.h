@@ -153,6 +153,18 @@ struct Comparison {
   int64_t float_memory_bytes = 0, quantized_memory_bytes = 0;  // of activations, planned
 };
 
+// For processes that compare together: each sees some of the batches, and the first one, which has
+// what all have seen in the end, goes on from there.
+struct SharedSamples {
+  std::function<int64_t()> next;  // the number of the next batch that nobody has taken: 0, 1, ...
+  // Brings what the processes have together: `own()` is what this one hands on, `merge` adds what
+  // another one has.
+  std::function<void(const std::function<std::string()>& own,
+                     const std::function<void(const std::string& theirs)>& merge)>
+      reduce;
+  bool is_first = true;  // this process; what the others are given back says nothing
+};
+
 struct CompareOptions {
   // Layers whose cost to the output is measured (each in a run of its own), and on how many
   // samples: the first ones. The worst are taken. 0: none.
@@ -160,6 +172,7 @@ struct CompareOptions {
   double probe_seconds = 5;  // no further layers are measured after that
   // After each batch, with how many samples it was.
   std::function<void(int64_t)> progress = {};
+  const SharedSamples* shared = nullptr;  // none: this process sees all samples
 };
 
 // Error if the graphs differ in their inputs (shapes, number) or outputs (number), or if nothing

@@ -2,9 +2,13 @@
 // The parts of compare(): which values belong together, sums over values, and rewriting the
 // quantized graph.
 
+#include <array>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "octet/debug/compare.h"
@@ -76,7 +80,69 @@ std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& x, const Tensor&
 struct GridSums {
   std::vector<uint64_t> counts = std::vector<uint64_t>(512);
   double error = 0, clipping = 0;  // sums of squares; that of values beyond the codes
+  void merge(const GridSums& other);
 };
+// What is known of the ranges of samples, in whatever order they come: those of the samples up to
+// each power of two, and the samples with the largest magnitudes.
+struct SeenRanges {
+  // [k]: of samples whose number from 1 on is above 2^(k-1) and at most 2^k, and the last of them.
+  struct Bucket {
+    int64_t last = 0;  // 0: none
+    SampleRange range;
+  };
+  std::array<Bucket, 64> buckets;
+  static constexpr size_t kKept = 8;
+  std::vector<std::pair<float, int64_t>> largest;  // magnitude and sample; the largest first
+  // `seen`: how many samples there are up to the end of those that the range is of.
+  void add(int64_t sample, int64_t seen, const SampleRange& range);
+  void merge(const SeenRanges& other);
+  // After 1, 2, 4, ... samples, and all.
+  std::vector<RangeAfter> after() const;
+
+ private:
+  void keep_largest(float magnitude, int64_t sample);
+};
+
+// Sums as bytes, for another process of the same program.
+class Packer {
+ public:
+  template <typename T>
+  Packer& put(const T& plain) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    bytes_.append(reinterpret_cast<const char*>(&plain), sizeof plain);
+    return *this;
+  }
+  Packer& put(const PairSums& sums);
+  Packer& put(const GridSums& sums);
+  Packer& put(const SeenRanges& ranges);
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  template <typename T>
+  Packer& put_list(const std::vector<T>& list);
+  std::string bytes_;
+};
+// Error internal where the bytes end too early: the processes compare other networks.
+class Unpacker {
+ public:
+  explicit Unpacker(const std::string& bytes) : rest_(bytes) {}
+  template <typename T>
+  T take() {
+    T plain;
+    copy(&plain, sizeof plain);
+    return plain;
+  }
+  PairSums take_sums();
+  GridSums take_grid();
+  SeenRanges take_ranges();
+
+ private:
+  void copy(void* to, size_t bytes);
+  template <typename T>
+  std::vector<T> take_list();
+  std::string_view rest_;
+};
+
 void add_grid(GridSums& sums, const Tensor& x, double scale, int64_t zero_point, int64_t quant_min,
               int64_t quant_max, int64_t batch);
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -347,6 +349,119 @@ void add_grid(GridSums& sums, const Tensor& given, double scale, int64_t zero_po
     sums.error += part.error;
     sums.clipping += part.clipping;
   }
+}
+
+// -- samples that are shared ----------------------------------------------------------------------
+
+void GridSums::merge(const GridSums& other) {
+  for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+  error += other.error;
+  clipping += other.clipping;
+}
+
+void SeenRanges::add(int64_t sample, int64_t seen, const SampleRange& r) {
+  Bucket& b = buckets[static_cast<size_t>(std::bit_width(static_cast<uint64_t>(seen - 1)))];
+  b.range =
+      b.last == 0 ? r : SampleRange{std::min(b.range.min, r.min), std::max(b.range.max, r.max)};
+  b.last = std::max(b.last, seen);
+  keep_largest(std::max(-r.min, r.max), sample);
+}
+
+// Of equal magnitudes the first sample comes first.
+void SeenRanges::keep_largest(float magnitude, int64_t sample) {
+  const std::pair<float, int64_t> one{magnitude, sample};
+  const auto at = std::upper_bound(largest.begin(), largest.end(), one, [](auto& a, auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+  if (at - largest.begin() >= static_cast<int64_t>(kKept)) return;
+  largest.insert(at, one);
+  if (largest.size() > kKept) largest.pop_back();
+}
+
+void SeenRanges::merge(const SeenRanges& other) {
+  for (size_t k = 0; k < buckets.size(); ++k) {
+    const Bucket& theirs = other.buckets[k];
+    if (theirs.last == 0) continue;
+    Bucket& b = buckets[k];
+    b.range = b.last == 0 ? theirs.range
+                          : SampleRange{std::min(b.range.min, theirs.range.min),
+                                        std::max(b.range.max, theirs.range.max)};
+    b.last = std::max(b.last, theirs.last);
+  }
+  for (const auto& [magnitude, sample] : other.largest) keep_largest(magnitude, sample);
+}
+
+std::vector<RangeAfter> SeenRanges::after() const {
+  std::vector<RangeAfter> all;
+  for (const Bucket& b : buckets) {
+    if (b.last == 0) continue;
+    RangeAfter r{b.last, b.range.min, b.range.max};
+    if (!all.empty()) {
+      r.min = std::min(r.min, all.back().min);
+      r.max = std::max(r.max, all.back().max);
+      if (!std::has_single_bit(static_cast<uint64_t>(all.back().samples))) all.pop_back();
+    }
+    all.push_back(r);
+  }
+  return all;
+}
+
+template <typename T>
+Packer& Packer::put_list(const std::vector<T>& list) {
+  put(list.size());
+  bytes_.append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(T));
+  return *this;
+}
+
+Packer& Packer::put(const PairSums& s) {
+  put_list(s.xx).put_list(s.yy).put_list(s.dd);
+  put_list(s.x_min).put_list(s.x_max).put_list(s.y_min).put_list(s.y_max);
+  return put(s.max_error).put(s.count);
+}
+Packer& Packer::put(const GridSums& s) { return put_list(s.counts).put(s.error).put(s.clipping); }
+Packer& Packer::put(const SeenRanges& r) { return put(r.buckets).put_list(r.largest); }
+
+void Unpacker::copy(void* to, size_t bytes) {
+  OCTET_CHECK(rest_.size() >= bytes, internal,
+              "compare: another process has {} bytes where {} were expected: it compares other "
+              "networks",
+              rest_.size(), bytes);
+  if (bytes) std::memcpy(to, rest_.data(), bytes);
+  rest_.remove_prefix(bytes);
+}
+
+template <typename T>
+std::vector<T> Unpacker::take_list() {
+  const auto n = take<size_t>();
+  OCTET_CHECK(n <= rest_.size() / sizeof(T), internal,
+              "compare: another process has a list of {} where {} bytes are left", n, rest_.size());
+  std::vector<T> list(n);
+  copy(list.data(), n * sizeof(T));
+  return list;
+}
+
+PairSums Unpacker::take_sums() {
+  PairSums s;
+  for (auto* list : {&s.xx, &s.yy, &s.dd}) *list = take_list<double>();
+  for (auto* list : {&s.x_min, &s.x_max, &s.y_min, &s.y_max}) *list = take_list<float>();
+  s.max_error = take<double>();
+  s.count = take<int64_t>();
+  return s;
+}
+
+GridSums Unpacker::take_grid() {
+  GridSums s;
+  s.counts = take_list<uint64_t>();
+  s.error = take<double>();
+  s.clipping = take<double>();
+  return s;
+}
+
+SeenRanges Unpacker::take_ranges() {
+  SeenRanges r;
+  r.buckets = take<decltype(r.buckets)>();
+  r.largest = take_list<std::pair<float, int64_t>>();
+  return r;
 }
 
 }  // namespace octet::debug::detail

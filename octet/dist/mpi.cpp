@@ -129,16 +129,14 @@ class MpiTeam : public Team {
 
   int64_t bytes_sent() const override { return sent_; }
 
-  bool is_first_to_fail() override { return left_ || add_one(kFailures) == 0; }
+  bool is_first_to_fail() override { return add_one(kFailures) == 0; }
 
   [[noreturn]] void abort(int code) override {
-    if (!left_) MPI_Abort(MPI_COMM_WORLD, code);
+    MPI_Abort(MPI_COMM_WORLD, code);
     std::_Exit(code);
   }
 
   void leave() override {
-    if (left_) return;
-    left_ = true;
     MPI_Win_unlock_all(window_);
     MPI_Win_free(&window_);
     MPI_Finalize();
@@ -180,7 +178,6 @@ class MpiTeam : public Team {
 
   int rank_ = 0, size_ = 1;
   MPI_Win window_ = MPI_WIN_NULL;
-  bool left_ = false;
   int64_t sent_ = 0;
 };
 

@@ -40,7 +40,7 @@ class Team {
   virtual bool is_first_to_fail() = 0;
   // Ends all ranks. Does not return.
   [[noreturn]] virtual void abort(int code) = 0;
-  // This process goes on alone, or ends, and the others need not wait for it: after the last word.
+  // The others need not wait for this process: after the last word. Nothing else is called then.
   virtual void leave() = 0;
 };
 

@@ -179,6 +179,26 @@ TEST(CliRanks, EvalCountsTheSame) {
   }
 }
 
+TEST(CliRanks, CompareSeesTheSame) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  expect_success(run_octet(quantize_args(dir / "q.octet")));
+  const std::vector<std::string> args{"compare", kNet,        dir / "q.octet", "--data",
+                                      kTest,     "--samples", "200",           "--json"};
+  const auto one = nlohmann::json::parse(run_octet(args).out);
+  for (const int n : {2, 3}) {
+    const RunResult r = run_ranks(n, args);
+    const auto json = nlohmann::json::parse(r.out);
+    for (const std::string key :
+         {"samples", "float_top1", "quantized_top1", "agreement", "outputs"})
+      EXPECT_EQ(json[key], one[key]) << key;
+    for (size_t i = 0; i < one["layers"].size(); ++i)
+      for (const std::string key : {"name", "sqnr_db", "own_sqnr_db", "range_after",
+                                    "largest_samples", "max_error", "fault"})
+        EXPECT_EQ(json["layers"][i][key], one["layers"][i][key]) << key << " of layer " << i;
+  }
+}
+
 TEST(CliRanks, TrainingOnAnyNumberOfRanksGivesTheSameBits) {
   OCTET_NEED_MPI();
   TempDir dir;
@@ -194,6 +214,28 @@ TEST(CliRanks, TrainingOnAnyNumberOfRanksGivesTheSameBits) {
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(slurp(out), slurp(dir / "1.octet")) << n << " ranks";
   }
+}
+
+TEST(CliRanks, TrainingGoesOnWithAnotherNumberOfRanks) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  const auto args = [&](const std::string& out) {
+    return std::vector<std::string>{"qat",      kNet,      "--data",   kCalibration, "--samples",
+                                    "256",      "--batch", "32",       "--lr",       "0.0005",
+                                    "--chunks", "4",       "--epochs", "8",          "--schedule",
+                                    "constant", "-o",      out};
+  };
+  EXPECT_EQ(run_octet(args(dir / "one.octet")).code, 0);
+  // Killed after the first epoch, when its checkpoint is there.
+  const std::string out = dir / "two.octet";
+  const std::string script =
+      "mpirun --oversubscribe -n 4 \"$@\" & pid=$!; while kill -0 $pid && ! test -e " + out +
+      ".train; do sleep 0.01; done; kill -9 $(cat /proc/$pid/task/$pid/children); wait $pid";
+  run_process(with({"/bin/sh", "-c", script, "sh", octet_binary()}, args(out)), kMpi);
+  ASSERT_TRUE(std::filesystem::exists(out + ".train"));
+  const RunResult rest = run_ranks(2, with(args(out), {"--resume"}));
+  EXPECT_EQ(rest.code, 0) << rest.err;
+  EXPECT_EQ(slurp(out), slurp(dir / "one.octet"));
 }
 
 TEST(CliRanks, AnErrorOfOneRankEndsAllWithOneLineOfOurs) {

@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package format clean fuzz fuzz-ci faults sbom
+.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -41,6 +41,15 @@ package:
 	@scripts/setup.sh python package
 	@scripts/build.sh
 	@cd "$$(scripts/build.sh --directory)" && cpack -B packages && rm -rf packages/_CPack_Packages
+
+# Installs and uses the packages, and runs the steps of the Dockerfile and of the devcontainer, in bare Debian 12 systems in the folder
+# OCTET_CHROOT; takes debootstrap, root and two more builds.
+package-test: export OCTET_CHROOT ?= /var/tmp/octet-chroot
+package-test: package
+	@mkdir -p "$$OCTET_CHROOT"
+	@tests/package/debian.sh build-package/packages
+	@tests/package/docker.sh Dockerfile
+	@tests/package/docker.sh devcontainer
 
 # docs/trust.md. FUZZERS names some of the fuzzers, JOBS how many run at a time; each of these ends in one line of figures.
 fuzz:

@@ -7,7 +7,8 @@ A page's blocks are:
     ```sh       run by bash -eu, each in a shell of its own, with BUILD/bin first in PATH
     ```python   run by this interpreter; the page's Python blocks share their names
     ```cpp, ```c, ```json whose first line is a comment `// NAME` or `/* NAME */`: written to the file NAME, which a later
-                ```sh block of the page has to name (and so compiles)
+                ```sh block of the page has to name (and so compiles), or a CMakeLists.txt
+    ```cmake whose first line is `# CMakeLists.txt`: written to that file. Such a page has octet installed in $HOME/octet
     ```text     directly behind a block that was run: what it prints. Numbers may differ, a line `...` stands for any lines, and
                 `...` at the end of a line for its rest
 A block below a line `<!-- from: FILE -->` is a part of FILE, which the tests compile and run (of a header: of the code in its
@@ -34,7 +35,7 @@ import zipfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FENCE = re.compile(r"^( *)```(\w*)")
 MARK = re.compile(r"^ *<!-- (not run|from): (.+) -->$")
-FILE_NAME = re.compile(r"^(?://|/\*) *([\w.-]+\.\w+)(?: *\*/)?$")
+FILE_NAME = re.compile(r"^(?://|/\*|#) *([\w.-]+\.\w+)(?: *\*/)?$")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -47,7 +48,7 @@ class Block:
         self.language, self.line, self.text, self.skip, self.output = language, line, text, bool(kind), None
         if kind == "not run":
             self.source = None
-        named = FILE_NAME.match(text.split("\n", 1)[0]) if language in ("cpp", "c", "json") else None
+        named = FILE_NAME.match(text.split("\n", 1)[0]) if language in ("cpp", "c", "json", "cmake") else None
         self.file = named.group(1) if named else None
 
 
@@ -145,7 +146,7 @@ class Runner:
                      f"Libs: -L{build}/lib -Wl,-rpath,{build}/lib -loctet\n")
         self.environment = {
             **os.environ, "PATH": f"{self.work}/.tools:{build}/bin:{os.environ['PATH']}",
-            "PKG_CONFIG_PATH": f"{self.work}/.tools", "PYTHONPATH": f"{build}/python", "PYTHONDONTWRITEBYTECODE": "1",
+            "PKG_CONFIG_PATH": f"{self.work}/.tools", "HOME": f"{self.work}/.home", "CXX": compiler, "PYTHONPATH": f"{build}/python", "PYTHONDONTWRITEBYTECODE": "1",
             "OCTET_NUM_THREADS": "1", "NO_COLOR": "1"}
 
     def write_image(self):
@@ -161,6 +162,11 @@ class Runner:
         dictionary = dictionary.ljust(117) + "\n"
         with open(f"{self.work}/x.npy", "wb") as out:
             out.write(b"\x93NUMPY\x01\x00" + len(dictionary).to_bytes(2, "little") + dictionary.encode() + pixels.tobytes())
+
+    def install(self):
+        """octet in $HOME/octet."""
+        subprocess.run(["cmake", "--install", self.build, "--prefix", f"{self.environment['HOME']}/octet"], check=True,
+                       stdout=subprocess.DEVNULL)
 
     def close(self):
         shutil.rmtree(self.work)
@@ -207,13 +213,16 @@ def run_page(text, page, runner, python):
     that fails."""
     blocks = blocks_of(text)
     count = check_sources(blocks, page)
+    if any(block.file == "CMakeLists.txt" for block in blocks):
+        runner.install()
     for at, block in enumerate(blocks):
         runs = block.file or block.language in ("sh", "python")
         if block.skip or not runs:
             continue
         if block.language == "python" and not python:
             break
-        if block.file and not any(block.file in b.text for b in blocks[at + 1:] if b.language == "sh" and not b.skip):
+        users = [b for b in blocks if b.file == "CMakeLists.txt"] + [b for b in blocks[at + 1:] if b.language == "sh" and not b.skip]
+        if block.file and block.language != "cmake" and not any(block.file in b.text for b in users):
             raise AssertionError(f"{page}:{block.line}: no later sh block names {block.file}")
         try:
             printed = runner.run(block, page)

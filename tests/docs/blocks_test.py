@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """tests/docs/blocks.py finds blocks, and fails where a block does."""
+import re
 import sys
 import unittest
 
@@ -48,6 +49,20 @@ class Blocks(unittest.TestCase):
         self.run_page("```cpp\n// a.cpp\nint main() {}\n```\n```sh\ng++ a.cpp -o a && ./a\n```\n")
         with self.assertRaisesRegex(AssertionError, r"no later sh block names a\.cpp"):
             self.run_page("```cpp\n// a.cpp\nint main() {}\n```\n")
+
+    def test_the_pages_of_tasks_have_commands_that_run(self):
+        """Each task of a reader is done by the commands of one page, which Docs.blocks_PAGE runs as they stand."""
+        with open(f"{blocks.ROOT}/docs/index.md") as index:
+            rows = dict(re.findall(r"^\| (.+?) \| .*?\]\((\S+?\.md)", index.read(), re.MULTILINE))
+        for task, page in (("install it, or use it from CMake, pkg-config or C", "install.md"),
+                           ("quantize a first network in five minutes", "guides/getting-started.md"),
+                           ("quantize my ONNX network", "onnx.md"), ("find the layer that loses accuracy", "compare.md"),
+                           ("know why accuracy dropped, and cure it", "doctor.md"),
+                           ("add an operator, a backend, an engine, a tensor type", "guides/own-operator.md")):
+            self.assertEqual(rows[task], page)
+            with open(f"{blocks.ROOT}/docs/{page}") as text:
+                run = [b for b in blocks.blocks_of(text.read()) if b.language == "sh" and not b.skip]
+            self.assertTrue(run, page)
 
     def test_a_block_marked_as_not_run_is_not_run(self):
         self.assertEqual(self.run_page("<!-- not run: installs packages -->\n```sh\nfalse\n```\n```sh\ntrue\n```\n"), 1)

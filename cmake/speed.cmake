@@ -4,14 +4,15 @@ option(OCTET_UNITY "Compile small sources of a folder together; off for tools th
 
 # The headers of the standard library and fmt are parsed once. None of octet's are among them, so that no edit compiles
 # everything anew. No two compilations of a precompiled header are the same bytes, so ccache is given a text that says
-# what is in it (CCACHE_PCH_EXTSUM in toolchain.cmake); -fpch-preprocess shows it where the header is used.
+# what is in it (CCACHE_PCH_EXTSUM in toolchain.cmake); -fpch-preprocess shows it where the header is used. Further arguments are
+# more headers.
 function(octet_precompile target)
   set(headers <algorithm> <any> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <limits> <map> <memory>
               <mutex> <numeric> <optional> <set> <source_location> <string> <string_view> <typeindex> <unordered_map>
-              <variant> <vector> <fmt/format.h>)
+              <variant> <vector> <fmt/format.h> ${ARGN})
   target_precompile_headers(${target} PRIVATE ${headers})
   target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
-  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum @ONLY
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum @ONLY
        CONTENT "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} fmt ${fmt_VERSION} ${headers}\n")
 endfunction()
 

@@ -86,6 +86,15 @@ TEST(Calibrate, AnErrorNamesTheSamplesThatCannotBeUsed) {
                [&] { debug::calibrate(*prepared, none); });
 }
 
+TEST(Calibrate, WhereNoRangeDependsOnSamplesThereIsNothingToSay) {
+  const FaultNet net = make_fault_net(fault_net_kinds()[0]);
+  const auto prepared = quant::prepare_fx(net.graph, quant::default_dynamic_qconfig());
+  const CalibrationQuality found =
+      debug::calibrate(*prepared, data_of(samples_of(net, 4, [](int64_t) { return 1.0; })));
+  EXPECT_TRUE(found.values.empty());
+  EXPECT_EQ(found.warnings, std::vector<std::string>{});
+}
+
 TEST(Calibrate, LargeValuesRunFewAtATime) {
   const auto graph_of = [](int64_t size) {
     return graph::parse("graph g {\n%x: Float(N, " + std::to_string(size) +

@@ -2,7 +2,7 @@
 FROM debian:12 AS build
 WORKDIR /octet
 COPY . .
-RUN make package
+RUN scripts/setup.sh python package && make package
 
 FROM debian:12-slim
 COPY --from=build /octet/build-package/packages/*.deb /tmp/

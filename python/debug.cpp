@@ -4,6 +4,7 @@
 #include <string>
 
 #include "octet/base/error.h"
+#include "octet/debug/calibration.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"
 #include "octet/debug/report.h"
@@ -169,6 +170,60 @@ void bind_sensitivity(py::module_& m) {
         return without_gil([&] { return debug::leaving_float(model, names); });
       },
       py::arg("prepared"), py::arg("names"), "The 8-bit graph in which these layers stay float.");
+}
+
+// -- calibration sets ------------------------------------------------------------------------------
+
+py::dict dict_of_quality(const debug::CalibrationQuality& q) {
+  py::list values, influences;
+  for (const debug::CalibrationQuality::Value& v : q.values) {
+    py::dict d;
+    d["name"] = v.name;
+    d["moved"] = v.moved;
+    d["clipped"] = v.clipped;
+    d["sample"] = v.sample;
+    d["times"] = v.times;
+    values.append(d);
+  }
+  for (const debug::CalibrationQuality::Influence& i : q.influences) {
+    py::dict d;
+    d["sample"] = i.sample;
+    d["ranges"] = i.values;
+    d["value"] = i.value;
+    d["times"] = i.times;
+    influences.append(d);
+  }
+  py::dict d;
+  d["samples"] = q.samples;
+  d["half"] = q.half;
+  d["moving"] = q.moving;
+  d["clipped"] = q.clipped;
+  d["suggested"] = q.suggested;
+  d["warnings"] = q.warnings;
+  d["values"] = values;
+  d["influences"] = influences;
+  return d;
+}
+
+void bind_calibration(py::module_& m) {
+  using debug::CalibrationWatch;
+  py::class_<CalibrationWatch>(
+      m, "CalibrationWatch",
+      "Whether the samples that calibrate a prepared graph are enough: made before the first one.")
+      .def(py::init([](const py::object& prepared) {
+             return std::make_unique<CalibrationWatch>(prepared_of(prepared));
+           }),
+           py::arg("prepared"), py::keep_alive<1, 2>())
+      .def("half_way", &CalibrationWatch::half_way, py::arg("samples"), Release(),
+           "After the first so many samples, about half.")
+      .def(
+          "finish",
+          [](const CalibrationWatch& w, int64_t samples) {
+            return dict_of_quality(without_gil([&] { return w.finish(samples); }));
+          },
+          py::arg("samples"),
+          "After all of them: how much ranges moved, what they cut off, which sample sets one "
+          "alone, and \"warnings\" if they are not enough.");
 }
 
 // -- doctor ---------------------------------------------------------------------------------------
@@ -359,6 +414,7 @@ void bind_debug(py::module_& m) {
       "each n samples.");
   bind_explain(m);
   bind_sensitivity(m);
+  bind_calibration(m);
   bind_doctor(m);
   bind_tune(m);
 }

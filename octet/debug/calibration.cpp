@@ -141,7 +141,9 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
   double clipped = 0;
   int64_t moving = 0, compared = 0;
   uint64_t counted = 0;  // elements
-  for (const auto& [path, values] : range_observers(prepared_, watched)) {
+  const auto observers = range_observers(prepared_, watched);
+  if (observers.empty()) return quality;  // no range depends on samples: all are dynamic, say
+  for (const auto& [path, values] : observers) {
     const auto& observer = dynamic_cast<const Observer&>(*prepared_.submodule(path));
     if (observer.empty()) continue;
     CalibrationQuality::Value value{.name = observer.label()};

@@ -74,8 +74,8 @@ class CalibrationWatch {
   explicit CalibrationWatch(const quant::ObservedGraphModule& prepared) : prepared_(prepared) {}
   // After the first `samples` of them, 1 or more: about half. Once.
   void half_way(int64_t samples);
-  // After all of them. Without half_way() before, only what single samples do is told. Error
-  // not_calibrated if there were none.
+  // After all of them. Without half_way() before, only what single samples do is told. No values
+  // and no warnings where no range depends on samples. Error not_calibrated if there were none.
   CalibrationQuality finish(int64_t samples) const;
 
  private:

@@ -5,8 +5,9 @@ import copyreg
 import functools
 import os
 import tempfile
+import warnings
 from collections import OrderedDict
-from typing import Any, Callable, Iterable, Mapping, Sequence, TypeVar
+from typing import Any, Callable, Iterable, Mapping, Sequence, Sized, TypeVar
 
 import numpy
 
@@ -14,6 +15,7 @@ from . import _octet
 from ._octet import Graph, QConfigMapping, Tensor
 from .nn._graph import GraphModule
 from .nn._module import Module
+from .quantization import ConversionReport
 from .quantization.quantize_fx import convert_fx, prepare_fx
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
@@ -198,7 +200,8 @@ def quantize(model: Graph | str | os.PathLike[str], data: Iterable[Any] | None =
 
     `model` is a Graph or a file's name. `data`: samples for mode "static": arrays with a batch dimension, or tuples of them for
     networks with several inputs. `mode`: "static", "dynamic" or "weight-only". `skip`: names of layers that stay float. progress(n) is
-    called after each sample, of which n were seen.
+    called after each sample, of which n were seen. Samples that are not enough are a warning (UserWarning), as is what codes cannot
+    tell apart.
     """
     graph = model if isinstance(model, Graph) else _octet._load(os.fspath(model), {})
     if mode == "dynamic":
@@ -210,11 +213,19 @@ def quantize(model: Graph | str | os.PathLike[str], data: Iterable[Any] | None =
     if data is None:
         raise ValueError("static quantization chooses scales from samples: give data")
     prepared = prepare_fx(graph, qconfig_mapping, skip=list(skip))
+    watch, report, samples = _octet.CalibrationWatch(prepared), ConversionReport(), 0
+    half = len(data) // 2 if isinstance(data, Sized) else 0  # of others it is not known before
     for seen, sample in enumerate(data, 1):
-        prepared(*(sample if isinstance(sample, tuple) else (sample,)))
+        inputs = sample if isinstance(sample, tuple) else (sample,)
+        prepared(*inputs)
+        samples += len(inputs[0])
+        if seen == half:
+            watch.half_way(samples)
         if progress is not None:
             progress(seen)
-    made: Graph = convert_fx(prepared)
+    made: Graph = convert_fx(prepared, report=report)
+    for line in report.warnings + watch.finish(samples)["warnings"]:
+        warnings.warn(line, stacklevel=2)
     return made
 
 

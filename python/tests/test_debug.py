@@ -3,6 +3,7 @@ import copy
 import json
 import pickle
 import unittest
+import warnings
 
 import numpy as np
 
@@ -85,6 +86,29 @@ class Debugging(unittest.TestCase):
             raise Stop
         with self.assertRaises(Stop):
             octet.compare(octet.load(NET), int8, samples, progress=stop)
+
+    def test_too_few_samples_are_a_warning(self):
+        with self.assertWarnsRegex(UserWarning, "calibration: 4 samples are few"):
+            octet.quantize(NET, glyphs(4))
+        samples = glyphs(256)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            octet.quantize(NET, samples)
+            octet.quantize(NET, glyphs(2), qconfig_mapping=octet.QConfigMapping().set_global(
+                octet.quantization.default_dynamic_qconfig))  # nothing depends on them
+
+    def test_the_watch_says_what_samples_did(self):
+        samples = glyphs(32)
+        samples[20] = samples[20] * 50
+        prepared = octet.prepare_fx(octet.load(NET), octet.get_default_qconfig_mapping("qnnpack"))
+        watch = octet.CalibrationWatch(prepared)
+        for i, x in enumerate(samples):
+            if i == 16:
+                watch.half_way(16)
+            prepared(x)
+        quality = watch.finish(32)
+        self.assertEqual((quality["samples"], quality["half"], quality["influences"][0]["sample"]), (32, 16, 20))
+        self.assertTrue(quality["warnings"])
 
     def test_graphs_are_pickled(self):
         graph = octet.quantize(NET, glyphs(4))

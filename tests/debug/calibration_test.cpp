@@ -48,6 +48,63 @@ const CalibrationQuality::Value& input_of(const CalibrationQuality& q) {
   return q.values.at(0);
 }
 
+// -- the loop -------------------------------------------------------------------------------------
+
+debug::CalibrationData data_of(const Tensor& x) {
+  return {.name = "x.npz",
+          .count = x.size(0),
+          .fixed_batch = 4,
+          .get = [x](int64_t begin, int64_t size) {
+            return std::vector<Tensor>{x.slice(0, begin, begin + size).contiguous()};
+          }};
+}
+
+TEST(Calibrate, SaysWhatAWatchOfTheSameSamplesSays) {
+  const FaultNet net = make_fault_net(fault_net_kinds()[0]);
+  const Tensor x = samples_of(net, kCount, [](int64_t i) { return i < kCount / 2 ? 0.5 : 1.5; });
+  const auto prepared = quant::prepare_fx(net.graph, quant::get_default_qconfig());
+  debug::CalibrationData data = data_of(x);
+  int64_t shown = 0;
+  data.progress = [&](int64_t size) { shown += size; };
+  const CalibrationQuality found = debug::calibrate(*prepared, data), by_hand = quality_of(net, x);
+  EXPECT_EQ(shown, kCount);
+  EXPECT_EQ(found.warnings, by_hand.warnings);
+  EXPECT_EQ(found.moving, by_hand.moving);
+  EXPECT_EQ(found.clipped, by_hand.clipped);
+}
+
+TEST(Calibrate, AnErrorNamesTheSamplesThatCannotBeUsed) {
+  const FaultNet net = make_fault_net(fault_net_kinds()[0]);
+  Tensor x = samples_of(net, 16, [](int64_t) { return 1.0; });
+  x.data<float>()[9 * x.numel() / 16] = NAN;
+  auto prepared = quant::prepare_fx(net.graph, quant::get_default_qconfig());
+  expect_error(ErrorCode::invalid_argument, {"x.npz, samples 8 to 11: ", "NaN"},
+               [&] { debug::calibrate(*prepared, data_of(x)); });
+  debug::CalibrationData none = data_of(x);
+  none.count = 0;
+  expect_error(ErrorCode::invalid_argument, {"x.npz has no samples"},
+               [&] { debug::calibrate(*prepared, none); });
+}
+
+TEST(Calibrate, WhereNoRangeDependsOnSamplesThereIsNothingToSay) {
+  const FaultNet net = make_fault_net(fault_net_kinds()[0]);
+  const auto prepared = quant::prepare_fx(net.graph, quant::default_dynamic_qconfig());
+  const CalibrationQuality found =
+      debug::calibrate(*prepared, data_of(samples_of(net, 4, [](int64_t) { return 1.0; })));
+  EXPECT_TRUE(found.values.empty());
+  EXPECT_EQ(found.warnings, std::vector<std::string>{});
+}
+
+TEST(Calibrate, LargeValuesRunFewAtATime) {
+  const auto graph_of = [](int64_t size) {
+    return graph::parse("graph g {\n%x: Float(N, " + std::to_string(size) +
+                        ") = input\nreturn (%x)\n}\n");
+  };
+  EXPECT_EQ(debug::samples_at_once(graph_of(16)), 32);
+  EXPECT_EQ(debug::samples_at_once(graph_of(int64_t{4} << 20)), 8);
+  EXPECT_EQ(debug::samples_at_once(graph_of(int64_t{1} << 30)), 1);
+}
+
 class CalibrationSets : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Networks, CalibrationSets, ::testing::ValuesIn(fault_net_kinds()),
                          [](const auto& info) { return info.param; });

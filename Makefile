@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package format clean fuzz fuzz-ci faults sbom
+.PHONY: build quickstart test bench docs package format clean fuzz fuzz-ci faults sbom arm
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -54,6 +54,11 @@ faults:
 	@OCTET_FAULT_ROUNDS=300 OCTET_BINARY=$(build_dir)/bin/octet $(build_dir)/bin/test_faults | \
 	  sed -n 's/^\[  PASSED  \] /faults: passed: /p; s/^\[  FAILED  \]/faults: FAILED/p; /^faults of\|^killed/p; /Failure/,/^$$/p'
 
+# The library and tests for 64-bit Arm, cross-compiled, under QEMU: one run for each table of kernels. PROGRAMS names some test programs.
+arm:
+	@scripts/setup.sh arm
+	@scripts/arm.sh $(PROGRAMS)
+
 # The bill of materials of the library that was built, in SPDX.
 sbom: build
 	@scripts/sbom.py $(build_dir)/lib/liboctet.so -o $(build_dir)/octet.spdx.json
@@ -62,4 +67,4 @@ format:
 	@scripts/format.sh
 
 clean:
-	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package
+	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package build-arm

@@ -38,8 +38,7 @@ class JsonText {
   JsonText& value(const std::string& text) { return scalar(Json(text)); }
   JsonText& value(const char* text) { return scalar(Json(text)); }
   template <typename T>
-    requires std::integral<T> || std::floating_point<T>
-  JsonText& value(T number) {
+  requires std::integral<T> || std::floating_point<T> JsonText& value(T number) {
     return scalar(Json(number));
   }
   JsonText& null() { return scalar(Json()); }

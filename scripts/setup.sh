@@ -2,7 +2,7 @@
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
 # Installs only what is missing, so a second run does nothing. Each word given adds packages: `browser` Chromium, `docs` what
 # `make docs` takes, `python` what the Python package takes, `package` what `make package` takes besides,
-# `fuzz` what `make fuzz` takes, `arm` what `make arm` takes. With --libraries it only says which libraries octet is built with.
+# `fuzz` what `make fuzz` takes, `arm` what `make arm` takes, `coverage` gcovr. With --libraries it only says which libraries octet is built with.
 set -euo pipefail
 
 libraries=(
@@ -31,9 +31,10 @@ for word in "$@"; do
     python) packages+=(pybind11-dev python3-dev python3-numpy mypy) ;;
     docs) packages+=(mkdocs mkdocs-material doxygen) ;;
     arm) packages+=(g++-aarch64-linux-gnu qemu-user) ;;
+    coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev libomp-14-dev) ;;
     package) packages+=(dpkg-dev file) ;;
-    *) echo "scripts/setup.sh: no packages are called $word; there are arm, browser, docs, fuzz, package and python" >&2; exit 2 ;;
+    *) echo "scripts/setup.sh: no packages are called $word; there are arm, browser, coverage, docs, fuzz, package and python" >&2; exit 2 ;;
   esac
 done
 

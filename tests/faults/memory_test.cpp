@@ -110,7 +110,8 @@ int sweep_save(const std::function<void(const std::filesystem::path&)>& save) {
     return testing::slurp(path);
   };
   // Each save waits for the disk.
-  const int failures = sweep(saved, [&](const std::string& got) { return got == want; }, 40);
+  const int failures = sweep(
+      saved, [&](const std::string& got) { return got == want; }, 40);
   EXPECT_EQ(testing::count_files(dir.path()), 1u) << "something was left behind";
   return failures;
 }

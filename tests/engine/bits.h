@@ -15,7 +15,7 @@ inline int64_t bits_number(const char* name) {
 }
 inline bool bits_long() { return bits_number("OCTET_BITS_CASES") > 0; }
 
-// How many of its cases a test tries, that tries `few` in the suite, whose tests try `all` together.
+// How many of its cases a test tries that tries `few` in the suite, whose tests try `all` together.
 inline int bits_cases(int few, int all) {
   return static_cast<int>(std::max<int64_t>(few, bits_number("OCTET_BITS_CASES") * few / all));
 }

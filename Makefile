@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom
+.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom arm bits soak mutants coverage sanitize reproducible
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -63,6 +63,32 @@ faults:
 	@OCTET_FAULT_ROUNDS=300 OCTET_BINARY=$(build_dir)/bin/octet $(build_dir)/bin/test_faults | \
 	  sed -n 's/^\[  PASSED  \] /faults: passed: /p; s/^\[  FAILED  \]/faults: FAILED/p; /^faults of\|^killed/p; /Failure/,/^$$/p'
 
+# CASES random calls, and a hundredth as many networks; SEED gives others.
+bits:
+	@scripts/bits.sh $(CASES) $(SEED)
+# 16 threads on 8 networks that come and go, for MINUTES.
+MINUTES ?= 2
+soak:
+	@scripts/build.sh soak
+	@$(build_dir)/bin/soak $$(($(MINUTES) * 60))
+# Faults put into the sources one at a time (scripts/mutants.txt): the tests must find each. OCTET_MUTANTS says how many of those left.
+mutants:
+	@scripts/mutants.py
+coverage:
+	@scripts/setup.sh coverage
+	@scripts/coverage.sh $(PROGRAMS)
+# The tests under AddressSanitizer and UBSan; SANITIZER=tsan under ThreadSanitizer.
+sanitize:
+	@scripts/sanitize.sh $(PROGRAMS)
+# Two clones, built from nothing in two folders: the same bytes. OCTET_FLOOR=base compares one floor's objects.
+reproducible:
+	@scripts/reproducible.sh
+
+# The library and tests for 64-bit Arm, cross-compiled, under QEMU: one run for each table of kernels. PROGRAMS names some test programs.
+arm:
+	@scripts/setup.sh arm
+	@scripts/arm.sh $(PROGRAMS)
+
 # The bill of materials of the library that was built, in SPDX.
 sbom: build
 	@scripts/sbom.py $(build_dir)/lib/liboctet.so -o $(build_dir)/octet.spdx.json
@@ -71,4 +97,4 @@ format:
 	@scripts/format.sh
 
 clean:
-	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package
+	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package build-arm build-coverage build-mutants

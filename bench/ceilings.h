@@ -31,6 +31,7 @@ inline double median(std::vector<double> v) {
 }
 inline double least(const std::vector<double>& v) { return *std::min_element(v.begin(), v.end()); }
 
+#if defined(__x86_64__)
 namespace detail {
 // `loops` times one instruction on 24 or 12 accumulators: more than the latency of any x86 needs.
 #define OCTET_BENCH_LOOP(name, isa, body, registers, ...)                              \
@@ -61,6 +62,7 @@ OCTET_BENCH_LOOP(vpmaddwd_256, "avx2",
 #undef OCTET_BENCH_LOW_12
 #undef OCTET_BENCH_LOOP
 }  // namespace detail
+#endif
 
 // Seconds that one multiply or add (half a multiply-add) of bytes takes `threads` cores at best,
 // from a burst of about `length` seconds: about as long as what is compared with it, so that both
@@ -71,11 +73,16 @@ inline double multiplier_burst(Isa isa, int threads, double length = 4e-4, bool 
     void (*run)(int64_t) = nullptr;
     double operations = 0;  // in a loop
   };
+#if defined(__x86_64__)
   const Loop loop = isa == Isa::avx512vnni ? Loop{detail::vpdpbusd_512, 24 * 128.0}
                     : isa == Isa::avxvnni  ? Loop{detail::vpdpbusd_256, 12 * 64.0}
                     : isa != Isa::avx2     ? Loop{}
                     : widened              ? Loop{detail::vpmaddwd_256, 12 * 32.0}
                                            : Loop{detail::vpmaddubsw_256, 12 * 64.0};
+#else
+  (void)isa, (void)widened;
+  const Loop loop;
+#endif
   if (!loop.run) return 0;
   const auto loops = static_cast<int64_t>(length * 3e9 / 24) + 1;
   const double seconds =

@@ -2,19 +2,26 @@
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
 # Installs only what is missing, so a second run does nothing. Each word given adds packages: `browser` Chromium, `docs` what
 # `make docs` takes, `python` what the Python package takes, `package` what `make package` takes besides,
-# `fuzz` what `make fuzz` takes, `mpi` what -DOCTET_MPI=ON takes (--with-mpi says the same).
+# `fuzz` what `make fuzz` takes, `mpi` what -DOCTET_MPI=ON takes (--with-mpi says the same), `arm` what `make arm` takes, `coverage` gcovr.
+# With --libraries it only says which libraries octet is built with.
 set -euo pipefail
 
+libraries=(
+  libdnnl-dev libxnnpack-dev libpthreadpool-dev libonnx-dev libprotobuf-dev
+  libcli11-dev libfmt-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev libre2-dev libxxhash-dev zlib1g-dev libgtest-dev
+)
+if [ "${1:-}" = --libraries ]; then
+  echo "${libraries[*]}"
+  exit
+fi
 packages=(
   # building
-  g++ cmake ninja-build make git ccache mold pkg-config
-  # libraries
-  libdnnl-dev libxnnpack-dev libpthreadpool-dev libonnx-dev libprotobuf-dev protobuf-compiler
-  libcli11-dev libfmt-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev libre2-dev libxxhash-dev zlib1g-dev
+  g++ cmake ninja-build make git ccache mold pkg-config protobuf-compiler
+  "${libraries[@]}"
   # the quickstart's letters
   fonts-dejavu-core libstb-dev
   # testing
-  libgtest-dev libbenchmark-dev tidy
+  libbenchmark-dev tidy
   # the format check
   clang-format
 )
@@ -24,10 +31,12 @@ for word in "$@"; do
     browser) packages+=(chromium) ;;   # 350 MB, for the tests of the pages of `octet compare` and `octet inspect` only
     python) packages+=(pybind11-dev python3-dev python3-numpy mypy) ;;
     docs) packages+=(mkdocs mkdocs-material doxygen) ;;
+    arm) packages+=(g++-aarch64-linux-gnu qemu-user) ;;
+    coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev libomp-14-dev) ;;
     package) packages+=(dpkg-dev file) ;;
     mpi|--with-mpi) packages+=(libopenmpi-dev openmpi-bin) ;;
-    *) echo "scripts/setup.sh: no packages are called $word; there are browser, docs, fuzz, mpi, package and python" >&2; exit 2 ;;
+    *) echo "scripts/setup.sh: no packages are called $word; there are arm, browser, coverage, docs, fuzz, mpi, package and python" >&2; exit 2 ;;
   esac
 done
 

@@ -1,6 +1,9 @@
 #include "octet/base/cpu.h"
 
 #include <sched.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,15 +20,16 @@
 namespace octet {
 namespace {
 
-constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni};
 std::atomic<int> g_override{-1};
 
+#if defined(__x86_64__)
 bool has_avxvnni() {
   // GCC 12's __builtin_cpu_supports does not know AVX-VNNI: CPUID leaf 7, subleaf 1, EAX bit 4.
   unsigned a = 7, b = 0, c = 1, d = 0;
   asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   return (a & (1u << 4)) != 0 && __builtin_cpu_supports("avx2");
 }
+#endif
 
 Isa from_environment() {
   if (const char* name = std::getenv("OCTET_ISA"); name && *name) {
@@ -154,22 +158,31 @@ const char* to_string(Isa isa) {
       return "avxvnni";
     case Isa::avx512vnni:
       return "avx512vnni";
+    case Isa::neon:
+      return "neon";
+    case Isa::dotprod:
+      return "dotprod";
+    case Isa::i8mm:
+      return "i8mm";
   }
   return "?";
 }
 
 Isa parse_isa(std::string_view name) {
-  for (Isa isa : kAll)
+  std::vector<std::string> names;
+  for (Isa isa : kIsas) {
     if (name == to_string(isa)) return isa;
-  OCTET_FAIL(invalid_argument,
-             "unknown instruction set '{}': expected one of scalar, avx2, avxvnni, avx512vnni",
-             name);
+    names.emplace_back(to_string(isa));
+  }
+  OCTET_FAIL(invalid_argument, "unknown instruction set '{}': expected one of {}", name,
+             fmt::join(names, ", "));
 }
 
 bool cpu_supports(Isa isa) {
   switch (isa) {
     case Isa::scalar:
       return true;
+#if defined(__x86_64__)
     case Isa::avx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
              __builtin_cpu_supports("bmi2");
@@ -179,13 +192,23 @@ bool cpu_supports(Isa isa) {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+    case Isa::neon:
+      return true;
+    case Isa::dotprod:
+      return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    case Isa::i8mm:
+      return cpu_supports(Isa::dotprod) && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+#endif
+    default:
+      break;
   }
   return false;
 }
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> result;
-  for (Isa isa : kAll)
+  for (Isa isa : kIsas)
     if (cpu_supports(isa)) result.push_back(isa);
   return result;
 }

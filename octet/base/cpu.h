@@ -8,12 +8,23 @@
 
 namespace octet {
 
-// Ordered from plainest to fastest. Every one gives identical results.
-enum class Isa { scalar, avx2, avxvnni, avx512vnni };
+// Those of x86-64 and those of 64-bit Arm (NEON, which all have; with dot products of signed bytes;
+// with those of unsigned and signed bytes), each ordered from plainest to fastest. Every one gives
+// identical results.
+enum class Isa { scalar, avx2, avxvnni, avx512vnni, neon, dotprod, i8mm };
+
+// Those of the architecture that octet was built for, plainest first.
+#if defined(__x86_64__)
+inline constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni};
+#elif defined(__aarch64__)
+inline constexpr Isa kIsas[] = {Isa::scalar, Isa::neon, Isa::dotprod, Isa::i8mm};
+#else
+inline constexpr Isa kIsas[] = {Isa::scalar};
+#endif
 
 const char* to_string(Isa isa);
 
-// Parses "scalar", "avx2", "avxvnni", "avx512vnni"; an unknown name is an Error that lists these.
+// Parses the name of one of kIsas ("scalar", "avx2"); another name is an Error that lists these.
 Isa parse_isa(std::string_view name);
 
 // Whether this CPU (and operating system) can run the instructions.

@@ -1,5 +1,6 @@
 #include "octet/base/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -274,21 +276,25 @@ int create_temporary(const std::filesystem::path& directory, std::filesystem::pa
   return -1;
 }
 
-// Temporary files of writers that are gone. What cannot be opened, locked or removed stays.
+// Temporary files of writers that are gone. What cannot be opened, locked or removed stays. (Not by
+// std::filesystem: libstdc++ 12's directory_iterator ends the program where memory runs out.)
 void remove_leftovers(const std::filesystem::path& directory) {
-  std::error_code error;
-  for (std::filesystem::directory_iterator i(directory, error), end; !error && i != end;
-       i.increment(error)) {
-    if (!is_temporary_name(i->path().filename().string())) continue;
-    Descriptor file(::open(i->path().c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  const auto close = [](DIR* d) { ::closedir(d); };
+  const std::unique_ptr<DIR, decltype(close)> all(::opendir(directory.c_str()), close);
+  if (!all) return;
+  const int at = ::dirfd(all.get());
+  while (const dirent* entry = ::readdir(all.get())) {
+    const char* name = entry->d_name;
+    if (!is_temporary_name(name)) continue;
+    Descriptor file(::openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (file.fd < 0 || ::flock(file.fd, LOCK_EX | LOCK_NB) != 0) continue;
     // Unless it has been renamed since, and the name is another's now.
     struct stat opened {
     }, named{};
     if (::fstat(file.fd, &opened) == 0 && S_ISREG(opened.st_mode) &&
-        ::lstat(i->path().c_str(), &named) == 0 && named.st_dev == opened.st_dev &&
+        ::fstatat(at, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && named.st_dev == opened.st_dev &&
         named.st_ino == opened.st_ino)
-      ::unlink(i->path().c_str());
+      ::unlinkat(at, name, 0);
   }
 }
 

@@ -147,7 +147,7 @@ std::string float_reason(const ExplainedStep& s, const ops::Op* op, const std::s
 
 // The ISA that an inner loop's or a kernel's name ends with or has within.
 std::string isa_in(const std::string& text) {
-  for (Isa isa : {Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar})
+  for (Isa isa : kIsas)
     if (text.find(octet::to_string(isa)) != std::string::npos) return octet::to_string(isa);
   return "";
 }

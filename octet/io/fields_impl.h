@@ -96,14 +96,7 @@ inline void check_format(const Fields& root, const std::string& path, bool has_c
                     path));
 }
 
-// Attributes as an object of texts, as printed: the types stay apart.
-inline OrderedJson to_json(const Attrs& attrs) {
-  OrderedJson json = OrderedJson::object();
-  for (const auto& [key, value] : attrs) json[key] = to_string(value);
-  return json;
-}
-
-// Error corrupt unless the field is such an object.
+// What put_attrs wrote. Error corrupt unless the field is an object of texts.
 inline Attrs parse_attrs(const Fields& f, const char* name) {
   const Json& json = f.raw(name);
   OCTET_CHECK(json.is_object(), corrupt, "{}: '{}' is not an object", f.where(), name);

@@ -6,6 +6,7 @@
 
 #include "octet/autograd/autograd.h"
 #include "octet/io/fields_impl.h"
+#include "octet/io/json_text_impl.h"
 #include "octet/io/state_dict_impl.h"
 #include "octet/nn/init.h"
 #include "octet/nn/registry.h"
@@ -37,15 +38,15 @@ class Writer {
   explicit Writer(std::string file) : file_(std::move(file)) {}
 
   void write(const std::filesystem::path& path, const Module& model) {
-    add(model, "", 0);
-    std::string text;
+    JsonText json;
     try {
-      text = OrderedJson{{"format", kFormat}, {"modules", std::move(modules_)}}.dump();
+      add(model, "", 0);
+      json.begin('{').member("format", kFormat).member("modules", modules_).end('}');
     } catch (const Json::exception& e) {
       OCTET_FAIL(invalid_argument, "{}: a name, label or attribute of a module is not UTF-8: {}",
                  file_, e.what());
     }
-    write_state(path, tensors_, {{kEntry, text}});
+    write_state(path, tensors_, {{kEntry, json.take()}});
   }
 
  private:
@@ -54,7 +55,6 @@ class Writer {
     if (auto it = numbers_.find(&module); it != numbers_.end()) return it->second;
     OCTET_CHECK(depth < kMaxDepth, unsupported, "{}: modules nest deeper than {}", file_,
                 kMaxDepth);
-    auto& m = const_cast<Module&>(module);  // listing tensors changes nothing
     auto guarded = [&](auto&& fn) {
       try {
         return fn();
@@ -63,37 +63,58 @@ class Writer {
                     fmt::format("{}: {}: {}", file_, title(path, module.type_name()), e.what()));
       }
     };
-    OrderedJson json{{"class", guarded([&] { return nn::registered_name(module); })},
-                     {"type", module.type_name()},
-                     {"training", module.training()}};
-    if (std::string repr = module.extra_repr(); !repr.empty()) json["repr"] = repr;
-    if (Attrs config = module.config(); config.size()) json["config"] = to_json(config);
-    OrderedJson tensors = OrderedJson::object(), trained = OrderedJson::array(),
-                extra = OrderedJson::object(), children = OrderedJson::array();
+    JsonText json;
+    json.begin('{').member("class", guarded([&] { return nn::registered_name(module); }));
+    json.member("type", module.type_name()).member("training", module.training());
+    if (std::string repr = module.extra_repr(); !repr.empty()) json.member("repr", repr);
+    if (Attrs config = module.config(); config.size()) put_attrs(json.key("config"), config);
+    put_tensors(json, module, path);
+    // Children first: each is put into the file before the module it is in.
+    JsonText children;
+    children.begin('[');
+    for (const auto& [name, child] : module.children()) {
+      children.begin('[').value(name);
+      if (child)
+        children.value(add(*child, join(path, name), depth + 1));
+      else
+        children.null();
+      children.end(']');
+    }
+    if (!module.children().empty()) json.member("children", children.end(']'));
+    bool annotated = false;
+    for (const auto& [name, annotation] : nn::annotations())
+      if (auto data = guarded([&, save = annotation.save] { return save(module); })) {
+        if (!annotated) json.key("annotations").begin('{');
+        annotated = true;
+        put_attrs(json.key(name), *data);
+      }
+    if (annotated) json.end('}');
+    modules_.push_back(std::move(json.end('}')));
+    return numbers_[&module] = modules_.size() - 1;
+  }
+
+  // Its tensors by name, which of them are trained, and its extra state; none that is empty.
+  void put_tensors(JsonText& json, const Module& module, const std::string& path) {
+    auto& m = const_cast<Module&>(module);  // listing tensors changes nothing
+    std::vector<std::pair<std::string, std::string>> tensors, extra;
+    std::vector<std::string> trained;
     for (const auto& [name, tensor] : m.own_tensors()) {
       if (!tensor->defined()) continue;
-      tensors[name] = store(join(path, name), *tensor);
+      tensors.emplace_back(name, store(join(path, name), *tensor));
       if (autograd::requires_grad(*tensor)) trained.push_back(name);
     }
-    for (const auto& [name, tensor] : module.extra_state())
-      extra[name] = store(join(path, name), tensor);
-    for (const auto& [name, child] : module.children())
-      children.push_back(OrderedJson::array(
-          {name, child ? OrderedJson(add(*child, join(path, name), depth + 1)) : OrderedJson()}));
-    OrderedJson annotations = OrderedJson::object();
-    for (const auto& [name, annotation] : nn::annotations())
-      if (auto data = guarded([&, save = annotation.save] { return save(module); }))
-        annotations[name] = to_json(*data);
-    auto put = [&](const char* field, OrderedJson& value) {
-      if (!value.empty()) json[field] = std::move(value);
+    const auto state = module.extra_state();
+    for (const auto& [name, tensor] : state)
+      extra.emplace_back(name, store(join(path, name), tensor));
+    const auto put = [&](const char* field, const auto& names) {
+      if (names.empty()) return;
+      json.key(field).begin('{');
+      for (const auto& [name, in_file] : names) json.member(name, in_file);
+      json.end('}');
     };
     put("tensors", tensors);
-    put("requires_grad", trained);
+    if (!trained.empty()) json.member("requires_grad", trained);
     put("extra", extra);
-    put("children", children);
-    put("annotations", annotations);
-    modules_.push_back(std::move(json));
-    return numbers_[&module] = modules_.size() - 1;
   }
 
   // The tensor's name in the file: that of its first place.
@@ -108,7 +129,7 @@ class Writer {
   }
 
   std::string file_;
-  OrderedJson modules_ = OrderedJson::array();
+  std::vector<JsonText> modules_;
   std::map<const Module*, size_t> numbers_;
   std::map<std::string, Tensor> tensors_;  // holds them, so that ids stay apart
   std::map<const void*, std::string> names_;
@@ -241,6 +262,8 @@ class Reader {
       bool as_it_is = e.code() == ErrorCode::not_found || e.code() == ErrorCode::unsupported;
       throw Error(as_it_is ? e.code() : ErrorCode::corrupt,
                   fmt::format("{}: {}", where(i), e.what()));
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const std::exception& e) {
       OCTET_FAIL(corrupt, "{}: {}", where(i), e.what());
     }

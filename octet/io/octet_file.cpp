@@ -6,6 +6,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/io/fields_impl.h"
+#include "octet/io/json_text_impl.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict_impl.h"
 
@@ -22,25 +23,23 @@ const char* const kKinds[] = {"input", "constant", "call"};
 
 // -- writing --------------------------------------------------------------------------------------
 
-OrderedJson type_json(const TensorType& type, bool qparams) {
-  OrderedJson dims = OrderedJson::array();
-  for (const Dim& d : type.dims) d.known() ? dims.push_back(d.size()) : dims.push_back(d.name());
-  OrderedJson json{{"dtype", to_string(type.dtype)}, {"dims", dims}};
-  if (!type.quantizer || !qparams) return json;
+// The members of a value's type.
+void put_type(JsonText& json, const TensorType& type, bool qparams) {
+  json.member("dtype", to_string(type.dtype)).key("dims").begin('[');
+  for (const Dim& d : type.dims) d.known() ? json.value(d.size()) : json.value(d.name());
+  json.end(']');
+  if (!type.quantizer || !qparams) return;
   const Quantizer& q = *type.quantizer;
-  json["qscheme"] = to_string(q.scheme());
+  json.member("qscheme", to_string(q.scheme()));
   if (q.is_per_channel()) {
-    json["axis"] = q.axis();
-    json["scale"] = q.scales();
+    json.member("axis", q.axis()).member("scale", q.scales());
     if (q.has_float_zero_points())
-      json["zero_point"] = q.float_zero_points();
+      json.member("zero_point", q.float_zero_points());
     else
-      json["zero_point"] = q.zero_points();
+      json.member("zero_point", q.zero_points());
   } else {
-    json["scale"] = q.scale();
-    json["zero_point"] = q.zero_point();
+    json.member("scale", q.scale()).member("zero_point", q.zero_point());
   }
-  return json;
 }
 
 class Writer {
@@ -48,22 +47,11 @@ class Writer {
   explicit Writer(const Graph& g) : g_(g) {}
 
   void write(const std::filesystem::path& path) {
-    OrderedJson values = OrderedJson::array(), nodes = OrderedJson::array();
     for (const Node& node : g_.nodes())
       for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
-    for (const Value& v : g_.values()) {
-      OrderedJson json =
-          type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
-      json["name"] = v.name;
-      values.push_back(std::move(json));
-    }
-    for (const Node& node : g_.nodes()) nodes.push_back(node_json(node));
-    OrderedJson root{{"format", kFormat},      {"name", g_.name}, {"metadata", g_.metadata},
-                     {"values", values},       {"nodes", nodes},  {"inputs", g_.inputs()},
-                     {"outputs", g_.outputs()}};
     std::string text;
     try {
-      text = root.dump();
+      text = graph_text();
     } catch (const Json::exception&) {
       OCTET_FAIL(invalid_argument, "{}: {}", path.string(), not_utf8());
     }
@@ -71,56 +59,69 @@ class Writer {
   }
 
  private:
-  OrderedJson node_json(const Node& node) {
-    OrderedJson json{{"kind", kKinds[static_cast<int>(node.kind)]}, {"outputs", node.outputs}};
-    if (!node.scope.empty()) json["scope"] = node.scope;
-    if (!node.note.empty()) json["note"] = node.note;
-    if (node.stays_float) json["stays_float"] = true;
+  std::string graph_text() {
+    JsonText json;
+    json.begin('{').member("format", kFormat).member("name", g_.name);
+    json.member("metadata", g_.metadata).key("values").begin('[');
+    for (const Value& v : g_.values()) {
+      json.begin('{');
+      put_type(json, v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
+      json.member("name", v.name).end('}');
+    }
+    json.end(']').key("nodes").begin('[');
+    for (const Node& node : g_.nodes()) put_node(json, node);
+    json.end(']').member("inputs", g_.inputs()).member("outputs", g_.outputs()).end('}');
+    return json.take();
+  }
+
+  void put_node(JsonText& json, const Node& node) {
+    json.begin('{').member("kind", kKinds[static_cast<int>(node.kind)]);
+    json.member("outputs", node.outputs);
+    if (!node.scope.empty()) json.member("scope", node.scope);
+    if (!node.note.empty()) json.member("note", node.note);
+    if (node.stays_float) json.key("stays_float").value(true);
     if (node.kind == NodeKind::constant) {
       const std::string& name = g_.value(node.outputs[0]).name;
-      json["tensor"] = name;
+      json.member("tensor", name);
       tensors_[name] = node.value.is_quantized() ? node.value.int_repr() : node.value;
       if (node.value.is_quantized()) qparams(json, name, *node.value.quantizer());
     } else if (node.kind == NodeKind::call) {
-      json["op"] = node.op;
-      json["inputs"] = node.inputs;
-      json["attrs"] = to_json(node.attrs);
+      json.member("op", node.op).member("inputs", node.inputs);
+      put_attrs(json.key("attrs"), node.attrs);
     }
-    return json;
+    json.end('}');
   }
 
   // Which text JSON cannot hold.
   std::string not_utf8() const {
-    auto bad = [](const OrderedJson& json) {
+    auto bad = [](const Node& node) {
       try {
-        json.dump();
+        JsonText json;
+        json.value(node.scope).value(node.note);
+        for (const auto& [key, value] : node.attrs) json.value(to_string(value));
       } catch (const Json::exception&) {
         return true;
       }
       return false;
     };
     for (const Node& node : g_.nodes())
-      if (bad(node_json_text(node)))
+      if (bad(node))
         return fmt::format("the scope, note or an attribute of %{} is not UTF-8",
                            g_.value(node.outputs[0]).name);
     return "the graph's name, metadata or the name of a dimension is not UTF-8";
   }
-  static OrderedJson node_json_text(const Node& node) {
-    OrderedJson json{node.scope, node.note};
-    for (const auto& [key, value] : node.attrs) json.push_back(to_string(value));
-    return json;
-  }
 
-  void qparams(OrderedJson& json, const std::string& name, const Quantizer& q) {
+  void qparams(JsonText& json, const std::string& name, const Quantizer& q) {
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
-    json["qscheme"] = to_string(q.scheme());
-    if (q.is_per_channel()) json["axis"] = q.axis();
-    json["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    json["zero_point"] =
-        add(name + ".zero_point",
-            q.has_float_zero_points()
-                ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
-                : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    json.member("qscheme", to_string(q.scheme()));
+    if (q.is_per_channel()) json.member("axis", q.axis());
+    json.member("scale",
+                add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32)));
+    json.member("zero_point",
+                add(name + ".zero_point",
+                    q.has_float_zero_points()
+                        ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                        : smaller(Tensor::from(q.zero_points(), shape), DType::int32)));
   }
 
   // Another value may have that name already.
@@ -210,14 +211,16 @@ class Reader {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
       std::vector<double> scales;
       std::vector<double> zeros;
-      for (const Json& s : scale.is_array() ? scale : Json::array({scale})) {
-        OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers",
-                    f.where());
+      // No copy of either: nlohmann's destructor takes memory. A number is a list of itself.
+      for (const Json& s : scale) {
+        OCTET_CHECK(s.is_number() && !scale.is_object(), corrupt,
+                    "{}: 'scale' is not a number or a list of numbers", f.where());
         scales.push_back(s.get<double>());
       }
-      for (const Json& z : zero.is_array() ? zero : Json::array({zero})) {
-        OCTET_CHECK(z.is_number_integer() || (z.is_number() && is_float_scheme(f)), corrupt,
-                    "{}: 'zero_point' is not an integer or a list of integers", f.where());
+      for (const Json& z : zero) {
+        OCTET_CHECK(
+            !zero.is_object() && (z.is_number_integer() || (z.is_number() && is_float_scheme(f))),
+            corrupt, "{}: 'zero_point' is not an integer or a list of integers", f.where());
         zeros.push_back(z.get<double>());
       }
       v.type.quantizer = quantizer(f, scales, zeros, v.type.dtype);

@@ -16,6 +16,7 @@
 #include "octet/base/file.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/io/json_text_impl.h"
 
 namespace octet {
 namespace {
@@ -308,28 +309,34 @@ void write_safetensors(const std::filesystem::path& path,
   std::stable_sort(items.begin(), items.end(),
                    [](const Item& a, const Item& b) { return a.alignment > b.alignment; });
 
-  Json header = Json::object();
-  Json sums = Json::object();
+  std::map<std::string, io::JsonText> header;  // in the order of names
+  std::map<std::string, std::string> sums;
   uint64_t at = 0;
   for (Item& item : items) {
     item.tensor = item.tensor.contiguous();
     auto bytes = static_cast<uint64_t>(item.tensor.nbytes());
     const Name* type = std::find_if(std::begin(kNames), std::end(kNames),
                                     [&](auto& n) { return n.dtype == item.tensor.dtype(); });
-    header[*item.name] = {
-        {"dtype", type->name}, {"shape", item.tensor.shape()}, {"data_offsets", {at, at + bytes}}};
+    header[*item.name]
+        .begin('{')
+        .member("data_offsets", std::vector<uint64_t>{at, at + bytes})
+        .member("dtype", type->name)
+        .member("shape", item.tensor.shape())
+        .end('}');
     sums[*item.name] = checksum(item.tensor.raw_data(), bytes);
     at += bytes;
   }
-  std::string text;
+  io::JsonText json;
   try {
-    header[kMetadata] = metadata;
-    header[kMetadata][kTensorSums] = sums.dump();
-    header[kMetadata][kHeaderSum] = kNoSum;
-    text = header.dump();
+    auto all = metadata;
+    all[kTensorSums] = io::JsonText().value(sums).take();
+    all[kHeaderSum] = kNoSum;
+    header[kMetadata].value(all);
+    json.value(header);
   } catch (const Json::exception& e) {
     OCTET_FAIL(invalid_argument, "{}: a name or the metadata is not UTF-8: {}", file, e.what());
   }
+  std::string text = json.take();
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
   OCTET_CHECK(text.size() <= kMaxJsonBytes, invalid_argument,
               "{}: the header has {} bytes; the format allows {}", file, text.size(),

@@ -5,6 +5,7 @@
 
 #include "octet/base/file.h"
 #include "octet/io/fields_impl.h"
+#include "octet/io/json_text_impl.h"
 #include "octet/io/pytorch_file.h"
 #include "octet/io/pytorch_file_impl.h"
 #include "octet/io/state_dict_impl.h"
@@ -95,30 +96,32 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     stored[name] = std::move(tensor);
     return name;
   };
-  OrderedJson quantized = OrderedJson::array();
+  JsonText json;
+  json.begin('{').member("format", kFormat).key("quantized").begin('[');
   for (const auto& [name, tensor] : state) {
     if (!tensor.is_quantized()) continue;
     const Quantizer& q = *tensor.quantizer();
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
-    OrderedJson item{
-        {"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
-    if (is_packed(tensor.dtype())) item["shape"] = tensor.shape();
-    if (q.is_per_channel()) item["axis"] = q.axis();
-    item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    item["zero_point"] =
-        add(name + ".zero_point",
-            q.has_float_zero_points()
-                ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
-                : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
-    quantized.push_back(std::move(item));
+    try {
+      json.begin('{').member("name", name);
+    } catch (const Json::exception& e) {
+      OCTET_FAIL(invalid_argument, "{}: a name is not UTF-8: {}", path.string(), e.what());
+    }
+    json.member("dtype", to_string(tensor.dtype())).member("qscheme", to_string(q.scheme()));
+    if (is_packed(tensor.dtype())) json.member("shape", tensor.shape());
+    if (q.is_per_channel()) json.member("axis", q.axis());
+    json.member("scale",
+                add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32)));
+    json.member("zero_point",
+                add(name + ".zero_point",
+                    q.has_float_zero_points()
+                        ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                        : smaller(Tensor::from(q.zero_points(), shape), DType::int32)))
+        .end('}');
   }
+  json.end(']').end('}');
   metadata["format"] = "octet";
-  try {
-    metadata[kStateEntry] =
-        OrderedJson{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
-  } catch (const Json::exception& e) {
-    OCTET_FAIL(invalid_argument, "{}: a name is not UTF-8: {}", path.string(), e.what());
-  }
+  metadata[kStateEntry] = json.take();
   write_safetensors(path, stored, metadata);
 }
 

@@ -10,8 +10,6 @@
 // weights and broadcasts one float per row. Tiles of few rows would wait for the latency of each
 // chain, so they take several panels at once.
 
-#include <immintrin.h>
-
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
 

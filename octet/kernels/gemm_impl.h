@@ -22,8 +22,7 @@
 // With very few a panel's weights stay in registers and there are no tiles: rows come in pairs, one
 // after the other.
 
-#include <immintrin.h>
-
+#include "octet/kernels/bytes16_impl.h"
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -31,18 +30,15 @@ namespace octet::kernels {
 namespace {
 
 // of[i] = the i-th four bytes of each of four rows.
-OCTET_INLINE void transpose_quads(const int8_t* rows, int64_t row_bytes, __m128i (&of)[4]) {
-  const auto row = [&](int r) OCTET_INLINE_LAMBDA {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * row_bytes));
-  };
-  const __m128i low01 = _mm_unpacklo_epi32(row(0), row(1)),
-                high01 = _mm_unpackhi_epi32(row(0), row(1));
-  const __m128i low23 = _mm_unpacklo_epi32(row(2), row(3)),
-                high23 = _mm_unpackhi_epi32(row(2), row(3));
-  of[0] = _mm_unpacklo_epi64(low01, low23);
-  of[1] = _mm_unpackhi_epi64(low01, low23);
-  of[2] = _mm_unpacklo_epi64(high01, high23);
-  of[3] = _mm_unpackhi_epi64(high01, high23);
+OCTET_INLINE void transpose_quads(const int8_t* rows, int64_t row_bytes, Bytes16::I (&of)[4]) {
+  using B = Bytes16;
+  const auto row = [&](int r) OCTET_INLINE_LAMBDA { return B::load(rows + r * row_bytes); };
+  const B::I low01 = B::unpacklo32(row(0), row(1)), high01 = B::unpackhi32(row(0), row(1));
+  const B::I low23 = B::unpacklo32(row(2), row(3)), high23 = B::unpackhi32(row(2), row(3));
+  of[0] = B::unpacklo64(low01, low23);
+  of[1] = B::unpackhi64(low01, low23);
+  of[2] = B::unpacklo64(high01, high23);
+  of[3] = B::unpackhi64(high01, high23);
 }
 
 // What a `Dot` says of its panels: they begin with this many bytes a vector, here none.
@@ -114,7 +110,7 @@ struct Gemm {
             if (const int64_t first = n0 + c / 4 * 4; first + 4 <= s.n) {
               for (; step < fours; step += 4) {
                 if (c % 4 != 0) continue;
-                __m128i quads[4];
+                Bytes16::I quads[4];
                 transpose_quads(from + step * 4, s.taps * s.k, quads);
 #pragma GCC unroll 4
                 for (int i = 0; i < 4; ++i)
@@ -140,7 +136,8 @@ struct Gemm {
   static void pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed,
                            int32_t* sums) {
     const int64_t n = s.n, vector = vector_bytes(s);
-    const __m128i flips = _mm_set1_epi8(static_cast<char>(flip));
+    using B = Bytes16;
+    const B::I flips = B::set8(flip);
     for (int64_t j = 0; j < n; ++j) sums[j] = 0;
     for (int64_t k = 0; k < s.k; ++k)
       for (int64_t j = 0; j < n; ++j) sums[j] += static_cast<int8_t>(b[k * n + j] ^ flip);
@@ -152,25 +149,23 @@ struct Gemm {
       for (int64_t k = 0; k < s.k; k += 4) {
         alignas(64) int8_t quads[kPanel][4];
         for (int64_t c = 0; c < vectors * kLanes; c += 8) {
-          __m128i rows[4];
+          B::I rows[4];
 #pragma GCC unroll 4
           for (int i = 0; i < 4; ++i) {
-            rows[i] = _mm_setzero_si128();
+            rows[i] = B::zero();
             if (k + i >= s.k || n0 + c >= n) continue;
             const uint8_t* from = b + (k + i) * n + n0 + c;
             if (n - n0 - c >= 8) {
-              rows[i] =
-                  _mm_xor_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), flips);
+              rows[i] = B::load_half(from) ^ flips;
             } else {
               uint8_t some[16] = {};
               for (int64_t j = 0; j < n - n0 - c; ++j) some[j] = from[j] ^ flip;
-              rows[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(some));
+              rows[i] = B::load(some);
             }
           }
-          const __m128i low = _mm_unpacklo_epi8(rows[0], rows[1]),
-                        high = _mm_unpacklo_epi8(rows[2], rows[3]);
-          _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c]), _mm_unpacklo_epi16(low, high));
-          _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c + 4]), _mm_unpackhi_epi16(low, high));
+          const B::I low = B::unpacklo8(rows[0], rows[1]), high = B::unpacklo8(rows[2], rows[3]);
+          B::store(quads[c], B::unpacklo16(low, high));
+          B::store(quads[c + 4], B::unpackhi16(low, high));
         }
         for (int v = 0; v < vectors; ++v, out += Dot::kVectorBytes) {
           if constexpr (Dot::kVectorBytes == 4 * kLanes)

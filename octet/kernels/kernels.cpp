@@ -10,12 +10,23 @@ const KernelTable& table(Isa isa) {
   switch (isa) {
     case Isa::scalar:
       return scalar_table;
+#if defined(__x86_64__)
     case Isa::avx2:
       return avx2_table;
     case Isa::avxvnni:
       return avxvnni_table;
     case Isa::avx512vnni:
       return avx512vnni_table;
+#elif defined(__aarch64__)
+    case Isa::neon:
+      return neon_table;
+    case Isa::dotprod:
+      return dotprod_table;
+    case Isa::i8mm:
+      return i8mm_table;
+#endif
+    default:
+      break;
   }
   return scalar_table;
 }

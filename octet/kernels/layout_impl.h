@@ -7,8 +7,7 @@
 // make 16 channels of each pixel, one 16-byte store each. Pixels go in short runs so that the part
 // of y being filled stays in L1; planes are read in whole lines.
 
-#include <immintrin.h>
-
+#include "octet/kernels/bytes16_impl.h"
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/elementwise_impl.h"
 #include "octet/kernels/kernels.h"
@@ -124,31 +123,29 @@ struct PlanesToPixels {
 
 // y[c][r] = x[r][c] for 16 rows and 8 columns.
 OCTET_INLINE void transpose_16x8(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy) {
-  __m128i a[16], b[8];
+  using B = Bytes16;
+  B::I a[16], b[8];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i)
-    a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + i * ldx));
+  for (int i = 0; i < 16; ++i) a[i] = B::load_half(x + i * ldx);
 #pragma GCC unroll 8
   // rows 2i, 2i+1: columns 0..8
-  for (int i = 0; i < 8; ++i) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+  for (int i = 0; i < 8; ++i) b[i] = B::unpacklo8(a[2 * i], a[2 * i + 1]);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // rows 4i..4i+4: columns 0..4, 4..8
-    a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
-    a[2 * i + 1] = _mm_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+    a[2 * i] = B::unpacklo16(b[2 * i], b[2 * i + 1]);
+    a[2 * i + 1] = B::unpackhi16(b[2 * i], b[2 * i + 1]);
   }
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i)  // rows 8i..8i+8: columns 0..2, 2..4, 4..6, 6..8
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
-      b[4 * i + 2 * j] = _mm_unpacklo_epi32(a[4 * i + j], a[4 * i + j + 2]);
-      b[4 * i + 2 * j + 1] = _mm_unpackhi_epi32(a[4 * i + j], a[4 * i + j + 2]);
+      b[4 * i + 2 * j] = B::unpacklo32(a[4 * i + j], a[4 * i + j + 2]);
+      b[4 * i + 2 * j + 1] = B::unpackhi32(a[4 * i + j], a[4 * i + j + 2]);
     }
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + 2 * j * ldy),
-                     _mm_unpacklo_epi64(b[j], b[j + 4]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (2 * j + 1) * ldy),
-                     _mm_unpackhi_epi64(b[j], b[j + 4]));
+    B::store(y + 2 * j * ldy, B::unpacklo64(b[j], b[j + 4]));
+    B::store(y + (2 * j + 1) * ldy, B::unpackhi64(b[j], b[j + 4]));
   }
 }
 

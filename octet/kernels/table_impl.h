@@ -20,9 +20,9 @@
 namespace octet::kernels {
 namespace {
 
-// Accumulators of 2 vectors a row, 2 of weights, one broadcast: of 32 registers, or of 16.
+// Accumulators of 2 vectors a row, 2 of weights, one broadcast: of 32 registers, or AVX2's 16.
 template <typename V>
-inline constexpr int kFloatRows = V::kBytes == 64 ? 12 : 6;
+inline constexpr int kFloatRows = V::kBytes == 32 ? 6 : 12;
 
 template <typename Dot, typename Tail, typename Nibbles = Dot, typename Product = Gemm<Dot>>
 constexpr KernelTable make_table(Isa isa) {

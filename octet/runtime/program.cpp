@@ -300,6 +300,7 @@ class ContextLease {
       : p_(p) {
     {
       std::lock_guard lock(p.mutex);
+      p.idle.reserve(kMostIdle + 1);  // giving it back takes no memory
       for (auto& c : p.idle) {
         bool match = c->input_shapes.size() == inputs.size() && c->every_value == every_value;
         for (size_t i = 0; match && i < inputs.size(); ++i)
@@ -317,9 +318,6 @@ class ContextLease {
       bind_inputs(p.graph, inputs);
   }
   ~ContextLease() {
-    // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold
-    // memory for each.
-    constexpr size_t kMostIdle = 8;
     std::lock_guard lock(p_.mutex);
     p_.idle.push_back(std::move(context_));
     if (p_.idle.size() > kMostIdle) p_.idle.erase(p_.idle.begin());
@@ -327,6 +325,9 @@ class ContextLease {
   Context& operator*() { return *context_; }
 
  private:
+  // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold
+  // memory for each.
+  static constexpr size_t kMostIdle = 8;
   Program::Impl& p_;
   std::unique_ptr<Context> context_;
 };

@@ -3,7 +3,9 @@
 #include "octet/debug/saturation.h"
 
 #include <gtest/gtest.h>
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
 #include <cmath>
 #include <limits>
@@ -16,6 +18,7 @@
 namespace octet::testing {
 namespace {
 
+#if defined(__x86_64__)
 // 32 bytes: vpmaddubsw, vpmaddwd with ones, and the sum of the eight.
 __attribute__((target("avx2"))) int64_t by_instruction(const uint8_t* x, const int8_t* w) {
   const __m256i pairs =
@@ -47,6 +50,7 @@ TEST(Saturation, TheSumIsThatOfTheInstruction) {
   }
   EXPECT_GT(cut, 1000);
 }
+#endif
 
 TEST(Saturation, OnlyPairsBeyond16BitsAreCut) {
   int64_t cut = 0;

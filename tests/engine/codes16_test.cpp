@@ -9,6 +9,7 @@
 #include "octet/base/random.h"
 #include "octet/engine/engine.h"
 #include "octet/ops/op.h"
+#include "tests/engine/bits.h"
 #include "tests/engine/defaults.h"
 #include "tests/engine/slack.h"
 
@@ -195,10 +196,13 @@ using Oracle = std::function<Tensor(const Sample&, const TensorType&)>;
 
 // The results of reference, and of native on every instruction set, against the oracle's codes; or
 // native's against reference's where there is no oracle.
-void expect_codes(int cases, const std::function<Sample(Samples&)>& make, const Oracle& oracle) {
+void expect_codes(int few, const std::function<Sample(Samples&)>& make, const Oracle& oracle) {
   Defaults defaults;
-  for (int seed = 0; seed < cases; ++seed) {
-    Samples g(static_cast<uint64_t>(seed));
+  constexpr int kAllCases = 21'000;  // as many of these for each of exactness_test.cpp's
+  const int cases = testing::bits_cases(few, kAllCases);
+  for (int i = 0; i < cases; ++i) {
+    const uint64_t seed = testing::bits_seed(i);
+    Samples g(seed);
     Sample s = make(g);
     s.attrs = ops::get(s.op).complete(s.attrs);
     set_engine("reference");
@@ -213,7 +217,7 @@ void expect_codes(int cases, const std::function<Sample(Samples&)>& make, const 
     set_engine("native");
     for (Isa isa : supported_isas()) {
       set_isa(isa);
-      set_num_threads(1 + seed / 40 % 3);
+      set_num_threads(testing::bits_threads(i, 40));
       testing::fill_slack(s.inputs, seed % 2 == 0 ? 255 : 127);
       // Weights keep what they were packed into: a new handle is packed anew.
       std::vector<Tensor> inputs = s.inputs;

@@ -10,6 +10,7 @@
 #include "octet/base/random.h"
 #include "octet/engine/engine.h"
 #include "octet/ops/op.h"
+#include "tests/engine/bits.h"
 #include "tests/engine/defaults.h"
 #include "tests/engine/slack.h"
 
@@ -97,27 +98,37 @@ std::vector<Tensor> evaluate(const Case& c) {
   return ops::call_all(c.op, c.inputs, c.attrs, c.want);
 }
 
-// Runs `cases` seeds through the reference engine, then through every instruction set with changing
-// thread counts and bytes behind the operands.
-void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
+constexpr int kAllCases = 21'000;  // of the tests below, about
+
+// Runs `few` seeds (in `make bits` as many as are asked for) through the reference engine, then
+// through every instruction set with changing thread counts, bytes behind the operands, and
+// addresses of the first.
+void expect_exact(int few, const std::function<Case(Generator&)>& make) {
   Defaults defaults;
   auto isas = supported_isas();
-  for (int seed = 0; seed < cases; ++seed) {
+  const int cases = testing::bits_cases(few, kAllCases);
+  for (int i = 0; i < cases; ++i) {
+    const uint64_t seed = testing::bits_seed(i);
     Generator g(seed);
     g.pick_dtype();
     Case c = make(g);
     set_engine("reference");
     auto expected = evaluate(c);
     set_engine("native");
-    for (size_t i = 0; i < isas.size(); ++i) {
-      set_isa(isas[i]);
-      set_num_threads(1 + seed / 100 % 3);  // seldom: a new count means a new pool
-      testing::fill_slack(c.inputs, 255 - 77 * static_cast<int>(i));
+    const Tensor x = c.inputs[0];
+    for (size_t j = 0; j < isas.size(); ++j) {
+      set_isa(isas[j]);
+      set_num_threads(testing::bits_threads(i, 100));
+      if (i % 4 == 3) {  // floats are where floats may be
+        const size_t unit = x.is_quantized() ? 1 : 4;
+        c.inputs[0] = testing::shifted(x, unit * (1 + static_cast<size_t>(i / 4) % (64 / unit)));
+      }
+      testing::fill_slack(c.inputs, 255 - 77 * static_cast<int>(j));
       auto got = evaluate(c);
       ASSERT_EQ(got.size(), expected.size());
       for (size_t r = 0; r < got.size(); ++r)
         ASSERT_TRUE(equal(got[r], expected[r]))
-            << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads()
+            << c.op << ", seed " << seed << ", " << to_string(isas[j]) << ", " << num_threads()
             << " threads: x " << to_string(c.inputs[0].type()) << ", y "
             << to_string(expected[0].type());
     }
@@ -475,7 +486,8 @@ TEST(Exactness, QuantizeDequantizeRequantize) {
 
 // A sample's result does not depend on what else is in the batch.
 TEST(Exactness, BatchSizeDoesNotMatter) {
-  for (int seed = 0; seed < 200; ++seed) {
+  for (int i = 0; i < testing::bits_cases(200, kAllCases); ++i) {
+    const uint64_t seed = testing::bits_seed(i);
     Generator g(seed);
     g.pick_dtype();
     Case c = conv_case(g, g.integer(1, 8), g.integer(1, 40), 1, 3);

@@ -34,9 +34,8 @@ class EveryIsa : public testing::TestWithParam<Isa> {
   const KernelTable& kernels() const { return table(GetParam()); }
 };
 
-#define OCTET_FOR_EVERY_ISA(suite)                                                                 \
-  INSTANTIATE_TEST_SUITE_P(Isa, suite,                                                             \
-                           testing::Values(Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni), \
+#define OCTET_FOR_EVERY_ISA(suite)                               \
+  INSTANTIATE_TEST_SUITE_P(Isa, suite, testing::ValuesIn(kIsas), \
                            [](const auto& info) { return std::string(to_string(info.param)); })
 
 // Reproducible random numbers.

@@ -3,10 +3,8 @@
 namespace octet::kernels {
 namespace {
 
-constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni};
-
 TEST(KernelTableTest, EveryTableNamesItsIsaAndIsComplete) {
-  for (Isa isa : kAll) {
+  for (Isa isa : kIsas) {
     const KernelTable& t = table(isa);
     EXPECT_EQ(t.isa, isa);
     EXPECT_GE(t.gemm_mr, 1);

@@ -12,6 +12,7 @@
 #include "octet/base/parallel.h"
 #include "octet/engine/registry.h"
 #include "octet/quant/workflow/fx.h"
+#include "tests/engine/bits.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
 
@@ -146,20 +147,21 @@ TEST(Program, BatchSizesMayAlternate) {
 TEST(Program, EveryIsaAndThreadCountGivesTheSameBits) {
   IsaGuard isa_guard;
   ThreadGuard thread_guard;
-  for (uint64_t seed : {1, 4, 5, 9, 12, 17}) {
+  for (int i = 0; i < testing::bits_networks(18); ++i) {
+    const uint64_t seed = testing::bits_seed(i);
     auto g = quantized_net(seed);
     if (!g) continue;
-    Tensor x = image(3, seed);
+    const Tensor x = image(1 + i % 5, seed);
     set_isa(Isa::scalar);
     set_num_threads(1);
     auto want = compile(*g).run({x});
-    for (Isa isa : supported_isas())
-      for (int threads : {1, 2, 3}) {
-        set_isa(isa);
-        set_num_threads(threads);
-        expect_equal(compile(*g).run({x}), want,
-                     std::string(to_string(isa)) + " threads " + std::to_string(threads));
-      }
+    set_num_threads(testing::bits_threads(i, 6));
+    for (Isa isa : supported_isas()) {
+      set_isa(isa);
+      expect_equal(compile(*g).run({x}), want,
+                   "seed " + std::to_string(seed) + ", " + to_string(isa) + ", " +
+                       std::to_string(num_threads()) + " threads");
+    }
   }
 }
 

@@ -644,6 +644,8 @@ std::string to_onnx_bytes(const graph::Graph& graph, const OnnxExportOptions& op
               "the model has more than 2 GB, which ONNX files cannot hold; save it as .octet");
   try {
     if (needed.version <= kCheckedOpset) onnx::checker::check_model(model);
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& e) {
     OCTET_FAIL(internal, "the exported model is not valid ONNX: {}", onnx_impl::one_line(e.what()));
   }

@@ -22,8 +22,10 @@ class NodeProto;
 
 namespace octet::io::onnx_impl {
 
-using OnnxAttr =
-    std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
+// Never a FromOperand, which is there because it can be destroyed where memory ran out
+// (tensor/attrs.h).
+using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>,
+                              std::vector<std::string>, FromOperand>;
 using OnnxAttrs = std::vector<std::pair<std::string, OnnxAttr>>;
 using Names = std::vector<std::string>;
 

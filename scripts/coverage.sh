@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Which lines and branches of octet/ the tests reach: scripts/coverage.sh [TEST_PROGRAM...]; without names all programs of the
+# label unit. The report is build-coverage/coverage.html (gcovr, `scripts/setup.sh coverage`). Ends in one line of figures.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+programs=("$@")
+PRESET=coverage scripts/build.sh octet-cli "${programs[@]}" || exit 2
+[ $# -gt 0 ] || { PRESET=coverage scripts/build.sh && mapfile -t programs < <(cd build-coverage/bin && ls -d test_* | grep -v test_perf); } || exit 2
+find build-coverage -name '*.gcda' -delete
+failed=0
+for program in "${programs[@]}"; do
+  OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet "build-coverage/bin/$program" --gtest_brief=1 \
+    --gtest_filter='-Perf*:Ort*:Browser*' >"build-coverage/$program.log" 2>&1 || {
+    echo "scripts/coverage.sh: $program failed: build-coverage/$program.log" >&2
+    failed=$((failed + 1))
+  }
+done
+# Branches of exceptions are left out: GCC counts one for every call.
+gcovr --root . --filter octet/ --object-directory build-coverage --exclude-throw-branches --exclude-unreachable-branches \
+  --gcov-ignore-parse-errors -j 2 --html-details build-coverage/coverage.html --json-summary build-coverage/coverage.json \
+  >build-coverage/gcovr.log 2>&1 || {
+  echo "scripts/coverage.sh: gcovr failed: build-coverage/gcovr.log" >&2
+  exit 2
+}
+/usr/bin/python3 - "${#programs[@]}" "$failed" <<'PYTHON'
+import json
+import sys
+
+report = json.load(open("build-coverage/coverage.json"))
+print(f"coverage: {sys.argv[1]} test programs ({sys.argv[2]} failed): {report['line_covered']} of {report['line_total']} lines "
+      f"({report['line_percent']} %), {report['branch_covered']} of {report['branch_total']} branches ({report['branch_percent']} %)")
+PYTHON
+[ "$failed" = 0 ]

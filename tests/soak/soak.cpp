@@ -1,0 +1,210 @@
+// A service that lives: many threads run networks that other threads unload, load again and give
+// to other engines, while the number of threads and the instruction set change.
+//
+//   soak SECONDS [THREADS]
+//
+// Ends in one line of figures; exits with 1 if a result differed from the first or memory grew.
+#include <fmt/format.h>
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "octet/base/cpu.h"
+#include "octet/base/error.h"
+#include "octet/base/parallel.h"
+#include "octet/io/octet_file.h"
+#include "octet/quant/workflow/fx.h"
+#include "octet/runtime/program.h"
+#include "tests/graph/random_net.h"
+#include "tests/temp_dir.h"
+
+namespace octet::testing {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kModels = 8;
+constexpr int kBatches = 4;  // inputs of 1 to 4 images for each model
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double resident_mb() {
+  std::ifstream statm("/proc/self/statm");
+  double total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+// One network, in a file; the program that runs now; what it gives for each input.
+struct Model {
+  std::filesystem::path file;
+  std::vector<Tensor> inputs;
+  std::vector<std::vector<Tensor>> results;
+  std::mutex mutex;
+  std::shared_ptr<const runtime::Program> program;  // null while it is unloaded
+
+  std::shared_ptr<const runtime::Program> current() {
+    std::lock_guard lock(mutex);
+    return program;
+  }
+  void put(std::shared_ptr<const runtime::Program> other) {
+    std::lock_guard lock(mutex);
+    program.swap(other);  // the old one is destroyed without the lock, perhaps by who runs it
+  }
+};
+
+// A quantized network that has no float operator left: all engines give its bits.
+std::optional<graph::Graph> network(uint64_t seed) {
+  try {
+    const graph::Graph g = random_net(seed, true, 12);
+    auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
+    prepared->forward({Tensor::randn({4, 3, 6, 6}, seed + 1)});
+    graph::Graph codes = quant::convert_fx(prepared)->graph();
+    for (const graph::Node& node : codes.nodes())
+      if (node.kind == graph::NodeKind::call && !node.note.empty()) return std::nullopt;
+    return codes;
+  } catch (const Error&) {
+    return std::nullopt;  // nothing in it to quantize
+  }
+}
+
+class Soak {
+ public:
+  Soak(double seconds, int threads) : seconds_(seconds), threads_(threads), models_(kModels) {
+    uint64_t seed = 1;
+    for (int i = 0; i < kModels; ++i) {
+      std::optional<graph::Graph> g;
+      while (!(g = network(seed++))) {
+      }
+      Model& m = models_[static_cast<size_t>(i)];
+      m.file = directory_ / fmt::format("{}.octet", i);
+      io::save_octet(*g, m.file);
+      const auto reference = runtime::compile(*g, {.engine = "reference"});
+      for (int batch = 1; batch <= kBatches; ++batch) {
+        m.inputs.push_back(Tensor::randn({batch, 3, 6, 6}, seed + static_cast<uint64_t>(batch)));
+        m.results.push_back(reference.run({m.inputs.back()}));
+      }
+    }
+  }
+
+  bool run() {
+    const auto start = Clock::now();
+    std::vector<std::thread> all;
+    for (int t = 0; t < threads_; ++t) all.emplace_back([this, t] { serve(t); });
+    std::vector<double> memory;
+    while (seconds_since(start) < seconds_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(250));
+      malloc_trim(0);  // what is free but kept by the allocator is no growth
+      memory.push_back(resident_mb());
+      set_num_threads(1 + static_cast<int>(memory.size()) % 4);
+      const auto isas = supported_isas();
+      set_isa(isas[memory.size() % isas.size()]);
+    }
+    end_ = true;
+    for (std::thread& t : all) t.join();
+    return report(memory);
+  }
+
+ private:
+  // Mostly runs; now and then unloads a model, loads it, or gives it to another engine.
+  void serve(int thread) {
+    Random random(static_cast<uint64_t>(thread));
+    std::vector<float> times;
+    while (!end_) {
+      Model& m = models_[static_cast<size_t>(random.integer(0, kModels - 1))];
+      const int64_t what = random.integer(0, 199);
+      if (what == 0) {
+        m.put(nullptr);
+      } else if (what <= 2 || !m.current()) {
+        static const char* const kEngines[] = {"native", "onednn", "xnnpack"};
+        m.put(std::make_shared<const runtime::Program>(
+            runtime::compile(io::load_octet(m.file), {.engine = kEngines[random.integer(0, 2)]})));
+        ++loads_;
+      } else if (const auto program = m.current()) {
+        const auto i = static_cast<size_t>(random.integer(0, kBatches - 1));
+        const auto start = Clock::now();
+        const auto got = program->run({m.inputs[i]});
+        times.push_back(static_cast<float>(1e3 * seconds_since(start)));
+        for (size_t r = 0; r < got.size(); ++r)
+          if (!equal(got[r], m.results[i][r])) ++wrong_;
+      }
+      if (times.size() == kKept) collect(times);
+    }
+    collect(times);
+  }
+
+  void collect(std::vector<float>& times) {
+    std::lock_guard lock(mutex_);
+    runs_ += static_cast<int64_t>(times.size());
+    // A million times are enough for a percentile, and memory stays what it is.
+    if (times_.size() < size_t{1} << 20) times_.insert(times_.end(), times.begin(), times.end());
+    times.clear();
+  }
+
+  bool report(const std::vector<double>& memory) {
+    std::sort(times_.begin(), times_.end());
+    const auto percentile = [&](double p) {
+      return times_.empty()
+                 ? 0.0f
+                 : times_[static_cast<size_t>(p * static_cast<double>(times_.size() - 1))];
+    };
+    // The most of the second quarter of the time, when all is warm, against the last quarter's.
+    const auto most = [&](size_t from, size_t to) {
+      double result = 0;
+      for (size_t i = from; i < to; ++i) result = std::max(result, memory[i]);
+      return result;
+    };
+    const size_t n = memory.size();
+    const double early = most(n / 4, n / 2), late = most(n * 3 / 4, n);
+    const bool flat = late <= 1.05 * early + 4, good = wrong_ == 0 && flat && runs_ > 0;
+    fmt::print(
+        "soak: {:.0f} s, {} threads, {} models: {} runs, {} loads, {} wrong; a run {:.2f} ms "
+        "(p50), {:.2f} "
+        "ms (p99); memory {:.1f} MB, then {:.1f} MB{}\n",
+        seconds_, threads_, kModels, runs_, loads_.load(), wrong_.load(), percentile(0.5),
+        percentile(0.99), early, late, good ? "" : ": FAILED");
+    return good;
+  }
+
+  static constexpr size_t kKept = 1024;
+  double seconds_;
+  int threads_;
+  TempDir directory_;
+  std::vector<Model> models_;
+  std::atomic<bool> end_{false};
+  std::atomic<int64_t> loads_{0}, wrong_{0};
+  std::mutex mutex_;
+  int64_t runs_ = 0;
+  std::vector<float> times_;
+};
+
+}  // namespace
+}  // namespace octet::testing
+
+int main(int argc, char** argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 0;
+  const int threads = argc > 2 ? std::atoi(argv[2]) : 16;
+  if (seconds <= 0 || threads < 1) {
+    std::fprintf(stderr, "usage: soak SECONDS [THREADS]\n");
+    return 2;
+  }
+  try {
+    return octet::testing::Soak(seconds, threads).run() ? 0 : 1;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "soak: %s\n", e.what());
+    return 1;
+  }
+}

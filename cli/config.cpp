@@ -7,6 +7,7 @@
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
 #include "octet/quant/decide/decide.h"
+#include "octet/quant/tune/precision.h"
 
 namespace octet::cli {
 namespace {
@@ -125,7 +126,8 @@ void QuantizeChoice::read_config() {
 }
 
 quant::QConfig QuantizeChoice::static_qconfig() const {
-  return with_weight_bits(chosen_qconfig(qconfig, observer, load_backend(backend)), weight_bits);
+  return quant::with_weight_bits(chosen_qconfig(qconfig, observer, load_backend(backend)),
+                                 weight_bits);
 }
 
 quant::QConfigMapping QuantizeChoice::static_mapping() const {

@@ -12,6 +12,7 @@
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/tune/precision.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/quant/workflow/training.h"
 
@@ -43,7 +44,7 @@ void start_from_gptq(const Options& o, const graph::Graph& scores,
   const auto samples =
       sample_batches(scores, dataset, std::min(kSamples, o.sampling.count(dataset)), kAtOnce);
   const quant::QConfig qconfig =
-      with_weight_bits(quant::get_default_qconfig(o.qconfig), o.weight_bits);
+      quant::with_weight_bits(quant::get_default_qconfig(o.qconfig), o.weight_bits);
   auto calibrated = quant::prepare_fx(scores, qconfig, {o.skip, ""});
   for (const std::vector<Tensor>& batch : samples) calibrated->forward(batch);
   quant::gptq(*calibrated, samples);
@@ -77,7 +78,7 @@ void run(const Options& o) {
     wrong_usage("--labels is of --distill: without it all of the loss is that of the labels");
   TrainingData data(o, source, !o.distill || o.labels > 0);
   quant::QConfig qconfig =
-      with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
+      quant::with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
   graph::Graph scores = graph::without_final_softmax(source);
   // The last softmax stays float anyway: training sees the scores before it, and the result has it
   // again.

@@ -11,7 +11,6 @@
 #include "cli/config.h"
 #include "cli/report.h"
 #include "cli/team.h"
-#include "cli/weight_bits.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
@@ -22,6 +21,7 @@
 #include "octet/debug/report.h"
 #include "octet/graph/passes/fuse_lookups.h"
 #include "octet/quant/observe/min_max.h"
+#include "octet/quant/tune/precision.h"
 #include "octet/quant/tune/recipe.h"
 #include "octet/quant/workflow/fx.h"
 
@@ -35,6 +35,7 @@ struct Options {
   std::string model, out, calibrate, mode = "static", report, target, recipe, ranks_report;
   std::vector<std::string> stats;
   bool json = false, force = false, resume = false;
+  int64_t block_size = 0;  // 0: one scale for each row of a weight
   QuantizeChoice choice;
   DataOptions sampling;
   ShapeOptions shape;
@@ -286,7 +287,7 @@ graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
                               quant::ConversionReport& report) {
   quant::QConfig qconfig = o.choice.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
                                                     : quant::get_default_qconfig(o.choice.qconfig);
-  qconfig = with_weight_bits(qconfig, o.choice.weight_bits);
+  qconfig = quant::with_weight_bits(qconfig, o.choice.weight_bits);
   if (o.choice.mapping)
     fail(ErrorCode::unsupported,
          fmt::format("{}: a mapping is of --mode static; --mode {} takes one qconfig for all",
@@ -301,6 +302,18 @@ graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
       fail(ErrorCode::unsupported,
            fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
   return result;
+}
+
+// --block-size: weights of linear layers with a scale for each block of inputs, rounded by GPTQ
+// where there are samples. The file holds the recipe, which does it again.
+graph::Graph quantize_blocks(const Options& o, const graph::Graph& source,
+                             const quant::Batches& samples, quant::ConversionReport& report) {
+  quant::Recipe recipe{.steps = {{"block_weights",
+                                  {{"bits", o.choice.weight_bits},
+                                   {"block_size", o.block_size},
+                                   {"gptq", !samples.empty()}}}}};
+  if (!samples.empty()) quant::calibrate(source, recipe, samples);
+  return quant::apply(source, recipe, samples, &report);
 }
 
 quant::Recipe read_recipe(const std::string& path) {
@@ -325,12 +338,12 @@ quant::Batches samples_of(const quant::Recipe& recipe, const graph::Graph& graph
 
 // Options that do not go together, or that lack others.
 void check_usage(const Options& o, bool is_static) {
-  if (!o.recipe.empty() &&
-      (!is_static || !o.choice.qconfig.empty() || !o.choice.observer.empty() ||
-       !o.choice.config.empty() || !o.choice.skip.empty() || o.choice.weight_bits != 8))
+  if (!o.recipe.empty() && (!is_static || !o.choice.qconfig.empty() || !o.choice.observer.empty() ||
+                            !o.choice.config.empty() || !o.choice.skip.empty() ||
+                            o.choice.weight_bits != 8 || o.block_size))
     wrong_usage(
         "--recipe says how to quantize: leave --mode, --qconfig, --observer, --config, "
-        "--skip and --weight-bits out");
+        "--skip, --weight-bits and --block-size out");
   if (!o.stats.empty() && (!is_static || !o.recipe.empty() || o.resume))
     wrong_usage("--stats is of --mode static: leave --recipe and --resume out");
   if (o.resume && (!is_static || !o.recipe.empty()))
@@ -343,8 +356,23 @@ void check_usage(const Options& o, bool is_static) {
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
+  if (o.block_size && (o.mode != "weight-only" || !o.choice.qconfig.empty() ||
+                       !o.choice.config.empty() || !o.choice.skip.empty()))
+    wrong_usage(
+        "--block-size is of --mode weight-only, for all linear layers: leave --qconfig, --config "
+        "and --skip out");
   if (!is_static && !o.choice.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
+}
+
+// --report.
+void write_page(const Options& o, const graph::Graph& before, const graph::Graph& after,
+                const Dataset& dataset, int64_t count) {
+  const debug::Comparison compared =
+      compare_models(before, after, dataset, std::min(count, kReportSamples), true);
+  write_file_atomically(o.report, debug::html_report(compared, {.float_name = o.model,
+                                                                .quantized_name = o.out,
+                                                                .data = dataset.description()}));
 }
 
 void run(Options o) {
@@ -414,6 +442,11 @@ void run(Options o) {
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
     int8.metadata["calibration_samples"] = std::to_string(calibrated);
     int8.metadata["calibration"] = fmt::format("{} samples of {}", calibrated, data);
+  } else if (o.block_size) {
+    if (!o.calibrate.empty()) open();
+    int8 = quantize_blocks(
+        o, source,
+        dataset ? sample_batches(source, *dataset, count, kMostAtOnce) : quant::Batches(), report);
   } else {
     int8 = quantize_weights(o, source, report);
     if (!o.calibrate.empty()) open();
@@ -431,13 +464,7 @@ void run(Options o) {
                 file_bytes(o.out),
                 code_widths(int8, is_static ? CodesOf::values : CodesOf::weights),
                 std::move(quality)};
-  if (!o.report.empty()) {
-    const debug::Comparison compared =
-        compare_models(before, int8, *dataset, std::min(count, kReportSamples), true);
-    write_file_atomically(o.report, debug::html_report(compared, {.float_name = o.model,
-                                                                  .quantized_name = o.out,
-                                                                  .data = dataset->description()}));
-  }
+  if (!o.report.empty()) write_page(o, before, int8, *dataset, count);
   if (o.json)
     print_json(to_json(result));
   else
@@ -463,6 +490,12 @@ void add_quantize(CommandLine& program) {
       .type_name("MODE")
       .check(one_of({"static", "dynamic", "weight-only"}));
   o->choice.add_to(command);
+  command
+      .add_option("--block-size", o->block_size,
+                  "of --mode weight-only: a scale for each N inputs of linear layers\n"
+                  "weights of 2, 3, 4 or 8 bits, rounded by GPTQ where DATA is given")
+      .type_name("N")
+      .check(whole_number(1, INT64_MAX));
   add_target(command, o->target);
   command
       .add_option("--recipe", o->recipe,

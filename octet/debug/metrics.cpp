@@ -241,7 +241,9 @@ void for_each_reading(const Tensor& x, const Tensor& y, int64_t blank, const cha
           best_path(b.data() + n * steps, steps, blank));
 }
 
-int64_t edit_distance(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+// Levenshtein's distance.
+template <typename T>
+int64_t edit_distance(const std::vector<T>& a, const std::vector<T>& b) {
   std::vector<int64_t> row(b.size() + 1);  // from the first i of a to the first j of b
   std::iota(row.begin(), row.end(), int64_t{0});
   for (size_t i = 1; i <= a.size(); ++i) {
@@ -254,6 +256,18 @@ int64_t edit_distance(const std::vector<int64_t>& a, const std::vector<int64_t>&
     }
   }
   return row.back();
+}
+
+using Word = std::vector<int64_t>;
+std::vector<Word> words_of(const std::vector<int64_t>& reading, int64_t space) {
+  std::vector<Word> words(1);
+  for (const int64_t c : reading)
+    if (c != space)
+      words.back().push_back(c);
+    else if (!words.back().empty())
+      words.emplace_back();
+  if (words.back().empty()) words.pop_back();
+  return words;
 }
 }  // namespace
 
@@ -268,6 +282,21 @@ Share character_agreement(const Tensor& x, const Tensor& y, int64_t blank) {
   Share share;
   for_each_reading(x, y, blank, "character_agreement", [&](const auto& a, const auto& b) {
     share += {.hits = std::ssize(a) - edit_distance(a, b), .count = std::ssize(a)};
+  });
+  return share;
+}
+
+Share word_agreement(const Tensor& x, const Tensor& y, int64_t space, int64_t blank) {
+  expect_same_shape(x, y, "word_agreement");
+  OCTET_CHECK(x.dim() == 3 && space >= 0 && space < x.size(2) && space != blank, invalid_argument,
+              "word_agreement: class {} separates words of scores {}; expected (N, steps, classes) "
+              "and one of these classes other than {}",
+              space, to_string(x.type()), blank);
+  Share share;
+  for_each_reading(x, y, blank, "word_agreement", [&](const auto& a, const auto& b) {
+    const std::vector<Word> expected = words_of(a, space), got = words_of(b, space);
+    share += {.hits = std::ssize(expected) - edit_distance(expected, got),
+              .count = std::ssize(expected)};
   });
   return share;
 }

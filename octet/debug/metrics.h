@@ -99,6 +99,11 @@ Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank = 0);
 // them. 1 - value() is the character error rate of y, where x is right; value() may be negative.
 Share character_agreement(const Tensor& x, const Tensor& y, int64_t blank = 0);
 
+// The same sequences, word by word: classes `space` end words, of which none is empty, and count
+// and hits are numbers of words. 1 - value() is the word error rate of y, where x is right. Error
+// too if there is no class `space`.
+Share word_agreement(const Tensor& x, const Tensor& y, int64_t space, int64_t blank = 0);
+
 // Of masks, float, of any shape: count elements that x or y has at `threshold` or above, hits those
 // that both have there. value() is the intersection over union (IoU, Jaccard's index); NaN if both
 // are empty. Error if the shapes differ.

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "octet/base/json_impl.h"
+#include "octet/base/text.h"
 #include "octet/debug/page_impl.h"
 
 namespace octet::debug {
@@ -190,13 +191,75 @@ std::string to_json(const Comparison& c, const ReportOptions& options, bool hist
       .dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
+namespace {
+
+// Score against cost as an SVG: a point for each network, the curve through those that no other
+// beats.
+std::string tried_picture(const ReportOptions& options) {
+  constexpr double kWidth = 640, kHeight = 240, kLeft = 70, kBottom = 36, kEdge = 14;
+  const auto range_of = [&](double TriedNetwork::*what) {
+    double lo = INFINITY, hi = -INFINITY;
+    for (const TriedNetwork& t : options.tried)
+      lo = std::min(lo, t.*what), hi = std::max(hi, t.*what);
+    return hi > lo ? std::pair{lo, hi} : std::pair{lo - 1, hi + 1};
+  };
+  const auto [x0, x1] = range_of(&TriedNetwork::cost);
+  const auto [y0, y1] = range_of(&TriedNetwork::score);
+  const auto at = [&, x0 = x0, x1 = x1, y0 = y0, y1 = y1](const TriedNetwork& t) {
+    return std::pair{kLeft + (t.cost - x0) / (x1 - x0) * (kWidth - kLeft - kEdge),
+                     kEdge + (y1 - t.score) / (y1 - y0) * (kHeight - kBottom - kEdge)};
+  };
+  std::string curve, points;
+  std::vector<TriedNetwork> ordered = options.tried;
+  std::ranges::stable_sort(ordered, {}, &TriedNetwork::cost);
+  for (const TriedNetwork& t : ordered) {
+    const auto [x, y] = at(t);
+    if (t.on_curve) curve += fmt::format("{:.1f},{:.1f} ", x, y);
+    points += fmt::format(
+        "<circle class=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\"><title>{}: {:.5g}, cost "
+        "{:.4g}</title></circle>\n",
+        t.chosen ? "out" : "in", x, y, t.chosen ? 6 : 4, xml_text(t.name), t.score, t.cost);
+  }
+  return fmt::format(
+      "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Score against cost; the table has the "
+      "same "
+      "figures.\">\n<path class=\"axis\" d=\"M{} {}V{}H{}\"/>\n<polyline class=\"high\" "
+      "points=\"{}\"/>\n{}"
+      "<text x=\"4\" y=\"{}\">{:.5g}</text><text x=\"4\" y=\"{}\">{:.5g}</text>"
+      "<text x=\"{}\" y=\"{}\">{:.4g}</text><text x=\"{}\" y=\"{}\" text-anchor=\"end\">cost "
+      "{:.4g}</text>"
+      "</svg>\n",
+      kWidth, kHeight, kLeft, kEdge, kHeight - kBottom, kWidth - kEdge, curve, points, kEdge + 4,
+      y1, kHeight - kBottom, y0, kLeft, kHeight - 12, x0, kWidth - kEdge, kHeight - 12, x1);
+}
+
+std::string tried_section(const ReportOptions& options) {
+  if (options.tried.empty()) return "";
+  std::string rows;
+  for (const TriedNetwork& t : options.tried)
+    rows +=
+        fmt::format("<tr{}><td>{}</td><td>{:.6g}</td><td>{:.4g}</td><td>{}</td><td>{}</td></tr>\n",
+                    t.chosen ? " class=\"chosen\"" : "", xml_text(t.name), t.score, t.cost,
+                    human_bytes(t.bytes), t.on_curve ? "yes" : "");
+  return fmt::format(
+      "<section aria-labelledby=\"tried-title\">\n<h2 id=\"tried-title\">Networks that were "
+      "tried</h2>\n{}"
+      "<div class=\"scroll\" role=\"group\" aria-labelledby=\"tried-title\"><table><thead><tr><th "
+      "scope=\"col\">Network</th><th scope=\"col\">{}</th><th scope=\"col\">Cost</th><th "
+      "scope=\"col\">Size</th><th scope=\"col\">On the curve</th></tr></thead>\n<tbody>\n{}</tbody>"
+      "</table></div>\n</section>\n",
+      tried_picture(options), xml_text(options.score_name), rows);
+}
+
+}  // namespace
+
 std::string html_report(const Comparison& c, const ReportOptions& options) {
   return detail::make_page(
       {{{"TITLE", "octet compare"},
         {"HEADING", "Float and quantized, layer by layer"},
-        {"SECTIONS",
-         "<section aria-labelledby=\"findings-title\">\n"
-         "<h2 id=\"findings-title\">What is wrong</h2>\n<div id=\"findings\"></div>\n</section>\n"},
+        {"SECTIONS", tried_section(options) + "<section aria-labelledby=\"findings-title\">\n"
+                                              "<h2 id=\"findings-title\">What is wrong</h2>\n<div "
+                                              "id=\"findings\"></div>\n</section>\n"},
         {"ONE", "a layer"},
         {"MANY", "layers"},
         {"NOUN", "Layer"},

@@ -12,9 +12,20 @@
 
 namespace octet::debug {
 
+// A network that was tried on the way to the quantized one.
+struct TriedNetwork {
+  std::string name;
+  double score = 0, cost = 0, bytes = 0;
+  bool on_curve = false;  // none of the others is better in score and cost both
+  bool chosen = false;    // it is the quantized one
+};
+
 struct ReportOptions {
   std::string float_name = "float", quantized_name = "quantized";  // of the models, for headings
   std::string data;  // what the samples are, for the heading
+  // The page shows these as a curve of score against cost, and as a table; none: it has neither.
+  std::vector<TriedNetwork> tried = {};
+  std::string score_name = "score";  // what their scores are
 };
 
 // One JSON object on one line. Decibels that are infinite are "exact", what is not known is null.

@@ -130,14 +130,17 @@ std::vector<const NpzEntry*> choose_arrays(const std::string& file,
 
 const NpzEntry* find_labels(const std::string& file, const std::vector<NpzEntry>& entries,
                             const std::vector<const NpzEntry*>& chosen,
-                            const std::vector<Shape>& shapes) {
+                            const std::vector<Shape>& shapes, bool places) {
   const NpzEntry* label = find(entries, "labels");
   if (!label || std::find(chosen.begin(), chosen.end(), label) != chosen.end()) return nullptr;
   OCTET_CHECK(!is_floating(label->dtype) && label->dtype != DType::bool_, invalid_argument,
               "{}: array 'labels' is {}; expected int64: save it as a.astype('int64')", file,
               octet::to_string(label->dtype));
-  OCTET_CHECK(std::find(shapes.begin(), shapes.end(), label->shape) != shapes.end(),
-              invalid_argument,
+  const bool fits = std::ranges::any_of(shapes, [&](const Shape& shape) {
+    return label->shape == shape || (places && label->shape.size() > shape.size() &&
+                                     std::equal(shape.begin(), shape.end(), label->shape.begin()));
+  });
+  OCTET_CHECK(fits, invalid_argument,
               "{}: array 'labels' has shape {}; expected {}, one class index for each sample", file,
               octet::to_string(label->shape), octet::to_string(shapes[0]));
   return label;
@@ -256,7 +259,7 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
     columns.push_back({inputs[i], Tensor(), whole, shape.size() > 1 ? shape[1] : 1});
     names.push_back(chosen[i]->name);
   }
-  const NpzEntry* label = find_labels(path.string(), entries, chosen, {{size}});
+  const NpzEntry* label = find_labels(path.string(), entries, chosen, {{size}}, true);
   if (label) names.push_back("labels");
   auto arrays = read_npz(path, names);
   for (size_t i = 0; i < columns.size(); ++i) {
@@ -345,6 +348,11 @@ bool Dataset::has_labels() const { return impl_->labels.defined(); }
 
 void Dataset::check_labels(int64_t classes, int64_t count) const {
   if (!has_labels()) return;
+  OCTET_CHECK(impl_->labels.dim() == 1, invalid_argument,
+              "{}: array 'labels' has shape {}; the model tells classes of whole samples apart: "
+              "expected {}, one class index for each sample",
+              impl_->path.string(), octet::to_string(impl_->labels.shape()),
+              octet::to_string(Shape{size()}));
   const std::vector<int64_t> labels = impl_->labels.to_vector<int64_t>();
   for (int64_t i = 0; i < std::min(count, size()); ++i)
     OCTET_CHECK(labels[static_cast<size_t>(i)] >= 0 && labels[static_cast<size_t>(i)] < classes,

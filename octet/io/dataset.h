@@ -15,7 +15,7 @@
 //  - a directory with neither but with subdirectories of such files: one class each, numbered in
 //    the order of their names.
 // Of a directory, other files and hidden ones are passed over. An .npz may also hold `labels` (N
-// integers; of one sample, one).
+// integers; of one sample, one; of all samples also (N, places), as those of a text's characters).
 
 #include <cstdint>
 #include <filesystem>
@@ -58,7 +58,7 @@ struct Batch {
   // By input name; floating inputs are float32 (or the input's own floating dtype), integer inputs
   // keep theirs.
   std::map<std::string, Tensor> inputs;
-  Tensor labels;  // int64 of shape (size); undefined if the dataset has none
+  Tensor labels;  // int64, (size) or (size, places); undefined if the dataset has none
   int64_t begin = 0, size = 0;
 };
 
@@ -88,8 +88,8 @@ class Dataset {
   // Number of samples, at least 1.
   int64_t size() const;
   bool has_labels() const;
-  // Error naming the first of the first `count` samples whose label is not 0 to classes - 1.
-  // Nothing without labels.
+  // Error naming the first of the first `count` samples whose label is not 0 to classes - 1, or if
+  // there is more than one label for each sample. Nothing without labels.
   void check_labels(int64_t classes, int64_t count) const;
   // The size that batches must have: what the model insists on (its inputs' dimension 0 is a
   // number); 1 where samples differ in size, pictures at their own size among them; 0 if any will

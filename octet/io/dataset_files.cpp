@@ -218,7 +218,7 @@ void Dataset::Impl::open_files(const std::vector<InputSpec>& inputs) {
       one_by_one |= shape != first[i];
     }
     const NpzEntry* label =
-        npy ? nullptr : find_labels(file.path.string(), entries, chosen, {{1}, {}});
+        npy ? nullptr : find_labels(file.path.string(), entries, chosen, {{1}, {}}, false);
     if (label)
       classes_given.push_back(
           read_npz(file.path, {"labels"}).at("labels").to(DType::int64).to_vector<int64_t>()[0]);

@@ -55,11 +55,11 @@ void check_dtype(const std::string& where, const NpzEntry& entry, const InputSpe
 std::vector<const NpzEntry*> choose_arrays(const std::string& file,
                                            const std::vector<NpzEntry>& entries,
                                            const std::vector<InputSpec>& inputs);
-// The array `labels`, unless it is an input; null if there is none. Error if it has another shape
-// than one of `shapes`, or no integers.
+// The array `labels`, unless it is an input; null if there is none. Error if it has no integers, or
+// another shape: that of one of `shapes` or, with `places`, more dimensions behind it.
 const NpzEntry* find_labels(const std::string& file, const std::vector<NpzEntry>& entries,
                             const std::vector<const NpzEntry*>& chosen,
-                            const std::vector<Shape>& shapes);
+                            const std::vector<Shape>& shapes, bool places);
 // Of what pictures are decoded to for an input (N, C, H, W): RGB where C is open.
 int64_t picture_channels(const TensorType& type);
 

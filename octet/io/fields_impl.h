@@ -79,14 +79,14 @@ class Fields {
 constexpr int64_t kFormat = 2;
 
 // Error corrupt if the file has no format number, or one that promises checksums and none of them;
-// unsupported if it is beyond kFormat. Adds a note if the file is older.
+// unsupported if it is beyond `newest`. Adds a note if the file is older.
 inline void check_format(const Fields& root, const std::string& path, bool has_checksums,
-                         std::vector<std::string>* notes) {
+                         std::vector<std::string>* notes, int64_t newest = kFormat) {
   int64_t format = root.integer("format");
   OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(),
               format);
-  OCTET_CHECK(format <= kFormat, unsupported,
-              "{}: file format {}; this octet reads up to {}: update octet", path, format, kFormat);
+  OCTET_CHECK(format <= newest, unsupported,
+              "{}: file format {}; this octet reads up to {}: update octet", path, format, newest);
   OCTET_CHECK(format < 2 || has_checksums, corrupt,
               "{}: its checksums are missing; copy or save the file again", path);
   if (!has_checksums && notes)

@@ -1,5 +1,6 @@
 #include "octet/io/octet_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -19,7 +20,57 @@ using graph::NodeKind;
 using graph::Value;
 using graph::ValueId;
 
+// Files with codes of 4 bits, two to a byte, have a number of their own, so that an octet that does
+// not know these says so; all others have kFormat.
+constexpr int64_t kPackedFormat = 3;
+
 const char* const kKinds[] = {"input", "constant", "call"};
+
+// -- codes of 4 bits ------------------------------------------------------------------------------
+
+// Whether all codes, int8 or uint8, are 4-bit numbers, and there are enough of them to be worth it.
+bool fit_in_4_bits(const Tensor& codes) {
+  constexpr int64_t kEnough = 256;
+  if (codes.numel() < kEnough) return false;
+  const auto within = [](const auto& all, int least, int most) {
+    return std::ranges::all_of(all, [=](auto q) { return q >= least && q <= most; });
+  };
+  if (codes.dtype() == DType::int8) return within(codes.to_vector<int8_t>(), -8, 7);
+  return codes.dtype() == DType::uint8 && within(codes.to_vector<uint8_t>(), 0, 15);
+}
+
+// Two to a byte in row-major order, the first in the low half: uint8 of one dimension.
+Tensor pack_codes(const Tensor& codes) {
+  const Tensor dense = codes.contiguous();
+  const auto* q = static_cast<const uint8_t*>(dense.raw_data());
+  Tensor packed = Tensor::zeros({(dense.numel() + 1) / 2}, DType::uint8);
+  auto* out = packed.data<uint8_t>();
+  for (int64_t i = 0; i < dense.numel(); ++i)
+    out[i / 2] = static_cast<uint8_t>(out[i / 2] | (q[i] & 15) << 4 * (i % 2));
+  return packed;
+}
+
+// The codes of a constant of that type, int8 or uint8.
+Tensor unpack_codes(const Tensor& packed, const TensorType& type) {
+  const bool known = std::ranges::all_of(type.dims, [](const Dim& d) { return d.known(); });
+  const DType dtype = is_quantized(type.dtype) ? code_dtype(type.dtype) : type.dtype;
+  int64_t count = 1;
+  bool fits = known && (dtype == DType::int8 || dtype == DType::uint8);
+  for (const Dim& d : type.dims) fits = fits && !__builtin_mul_overflow(count, d.size(), &count);
+  OCTET_CHECK(fits && packed.dtype() == DType::uint8 && packed.dim() == 1 &&
+                  packed.numel() == count / 2 + count % 2,
+              corrupt, "the packed codes of {} are {}; expected uint8, two codes to a byte",
+              octet::to_string(type), octet::to_string(packed.type()));
+  Shape shape;
+  for (const Dim& d : type.dims) shape.push_back(d.size());
+  Tensor codes = Tensor::empty(shape, dtype);
+  auto* out = static_cast<uint8_t*>(codes.raw_data());
+  const uint8_t* in = packed.data<uint8_t>();
+  const int sign = dtype == DType::int8 ? 8 : 0;  // -8 is 8 in 4 bits
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = static_cast<uint8_t>(((in[i / 2] >> 4 * (i % 2) & 15) ^ sign) - sign);
+  return codes;
+}
 
 // -- writing --------------------------------------------------------------------------------------
 
@@ -49,6 +100,8 @@ class Writer {
   void write(const std::filesystem::path& path) {
     for (const Node& node : g_.nodes())
       for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
+    for (const Node& node : g_.nodes())
+      if (node.kind == NodeKind::constant) store(node);
     std::string text;
     try {
       text = graph_text();
@@ -59,9 +112,20 @@ class Writer {
   }
 
  private:
+  void store(const Node& constant) {
+    const std::string& name = g_.value(constant.outputs[0]).name;
+    Tensor& stored = tensors_[name] = constant.value;
+    if (!constant.value.is_quantized()) return;
+    stored = constant.value.int_repr();
+    if (!fit_in_4_bits(stored)) return;
+    stored = pack_codes(stored);
+    packed_.insert(name);
+  }
+
   std::string graph_text() {
     JsonText json;
-    json.begin('{').member("format", kFormat).member("name", g_.name);
+    json.begin('{').member("format", packed_.empty() ? kFormat : kPackedFormat);
+    json.member("name", g_.name);
     json.member("metadata", g_.metadata).key("values").begin('[');
     for (const Value& v : g_.values()) {
       json.begin('{');
@@ -83,7 +147,7 @@ class Writer {
     if (node.kind == NodeKind::constant) {
       const std::string& name = g_.value(node.outputs[0]).name;
       json.member("tensor", name);
-      tensors_[name] = node.value.is_quantized() ? node.value.int_repr() : node.value;
+      if (packed_.count(name)) json.key("packed").value(true);
       if (node.value.is_quantized()) qparams(json, name, *node.value.quantizer());
     } else if (node.kind == NodeKind::call) {
       json.member("op", node.op).member("inputs", node.inputs);
@@ -134,6 +198,7 @@ class Writer {
   const Graph& g_;
   std::map<std::string, Tensor> tensors_;
   std::set<std::string> names_;
+  std::set<std::string> packed_;  // constants whose codes lie two to a byte
 };
 
 // -- reading --------------------------------------------------------------------------------------
@@ -156,7 +221,7 @@ class Reader {
     const JsonDocument json_document = parse_json(text->second, path_ + ": octet.graph");
     const Json& json = *json_document;
     Fields root(json, path_ + ": octet.graph");
-    check_format(root, path_, file_.has_checksums, notes);
+    check_format(root, path_, file_.has_checksums, notes, kPackedFormat);
     g_.name = root.get<std::string>("name");
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
     const Json& values = root.raw("values");
@@ -314,7 +379,7 @@ class Reader {
         auto q = quantizer(f, doubles(s), doubles(z), made[0].type.dtype);
         try {
           const TensorType& type = made[0].type;
-          // Codes of 4 bits lie one to a byte in the file.
+          if (f.get<bool>("packed", false)) node.value = unpack_codes(node.value, type);
           node.value = is_packed(type.dtype) ? make_quantized(node.value, q, type.dtype)
                                              : make_quantized(node.value, q);
         } catch (const Error& e) {

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "octet/base/file.h"
+#include "octet/io/octet_file.h"
 #include "octet/quant/backend/backend_config.h"
 #include "tests/cli/cli_test_util.h"
 #include "tests/io/pictures.h"
@@ -91,6 +93,32 @@ TEST(CliQuantize, LinearWeightsOfFourBitsLieTwoToAByte) {
         run_octet({"eval", dir / "4.octet", "--data", kTest, "--samples", "500", "--json"}));
     EXPECT_GT(json["top1"].get<double>(), 0.5) << mode;
   }
+}
+
+TEST(CliQuantize, BlocksOfWeightsAreSmallerAndTheirRecipeIsReplayed) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const auto quantize = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> args{"quantize", kNet, "-o", dir / out, "--json"};
+    args.insert(args.end(), more.begin(), more.end());
+    return json_of(run_octet(args));
+  };
+  const std::vector<std::string> data{"--calibrate", kCalibration, "--samples", "64"};
+  std::vector<std::string> blocks{"--mode", "weight-only",  "--weight-bits",
+                                  "4",      "--block-size", "16"};
+  EXPECT_EQ(quantize("nearest.octet", blocks)["quantized_nodes"], 1);
+  blocks.insert(blocks.end(), data.begin(), data.end());
+  const auto json = quantize("gptq.octet", blocks);
+  EXPECT_LT(json["int8_weight_bytes"], json["float_weight_bytes"]);
+  EXPECT_NE(read_file(dir / "gptq.octet"), read_file(dir / "nearest.octet"));
+  write_file_atomically(dir / "r.json", io::load_octet(dir / "gptq.octet").metadata.at("recipe"));
+  std::vector<std::string> again{"--recipe", dir / "r.json"};
+  again.insert(again.end(), data.begin(), data.end());
+  quantize("again.octet", again);
+  EXPECT_EQ(read_file(dir / "again.octet"), read_file(dir / "gptq.octet"));
+  expect_failure(run_octet({"quantize", kNet, "-o", dir / "x.octet", "--calibrate", kCalibration,
+                            "--block-size", "16"}),
+                 2, {"--block-size", "weight-only"});
 }
 
 TEST(CliQuantize, InspectAgreesWithTheReport) {

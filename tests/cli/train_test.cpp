@@ -1,6 +1,8 @@
 // octet train and octet qat: what they write and what they say.
 #include <algorithm>
+#include <cmath>
 
+#include "octet/base/file.h"
 #include "tests/cli/cli_test_util.h"
 
 namespace octet::testing {
@@ -113,6 +115,80 @@ TEST(CliTrain, WhatCannotBeTrainedIsSaidBeforeTheWork) {
   expect_failure(
       run_octet({"train", kNet, "--data", kCalibration, "-o", dir / "t.octet", "--epochs", "0"}), 2,
       {"--epochs"});
+}
+
+// The mean loss of the first epoch, as it is said, of a training whose steps change nothing.
+double first_loss(const std::string& command, std::vector<std::string> more) {
+  TempDir dir;
+  more.insert(more.end(), {"--lr", "1e-12", "--threads", "1"});
+  const RunResult r = run_octet(train_args(command, dir / "t.octet", more));
+  EXPECT_EQ(r.code, 0) << r.err;
+  const std::string words = "epoch 1/2: loss ";
+  const size_t at = r.err.find(words);
+  return at == std::string::npos ? NAN : std::stod(r.err.substr(at + words.size()));
+}
+
+TEST(CliTrain, SmoothedLabelsAreNeverQuiteReached) {
+  OCTET_NEED_PROGRAM();
+  EXPECT_GT(first_loss("train", {"--label-smoothing", "0.3"}), first_loss("train", {}) + 0.5);
+  TempDir dir;
+  expect_failure(run_octet(train_args("train", dir / "t.octet", {"--label-smoothing", "1.5"})), 2,
+                 {"--label-smoothing"});
+}
+
+TEST(CliTrain, SquaresThatAreCutOutHideWhatIsThere) {
+  OCTET_NEED_PROGRAM();
+  EXPECT_GT(first_loss("train", {"--cutout", "12"}), first_loss("train", {}) + 0.1);
+}
+
+TEST(CliQat, FewBitsStartFromGptqUnlessToldOtherwise) {
+  OCTET_NEED_PROGRAM();
+  const auto starts_from_gptq = [](std::vector<std::string> more) {
+    TempDir dir;
+    more.insert(more.end(), {"--lr", "1e-12"});
+    const RunResult r = run_octet(train_args("qat", dir / "q.octet", more));
+    EXPECT_EQ(r.code, 0) << r.err;
+    return contains(r.err, "before training, by GPTQ: top1");
+  };
+  EXPECT_TRUE(starts_from_gptq({"--weight-bits", "4"}));
+  EXPECT_FALSE(starts_from_gptq({"--weight-bits", "4", "--start", "float"}));
+  EXPECT_FALSE(starts_from_gptq({}));
+  EXPECT_TRUE(starts_from_gptq({"--start", "gptq"}));
+}
+
+TEST(CliQat, GptqIsTheBetterStartForThreeBits) {
+  OCTET_NEED_PROGRAM();
+  const auto loss = [](const std::string& start) {
+    return first_loss("qat", {"--weight-bits", "3", "--start", start});
+  };
+  EXPECT_LT(loss("gptq"), loss("float"));
+}
+
+TEST(CliQat, ComputingOnIntegerKernelsTrainsAsWell) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const auto top1 = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.end(), {"--lr", "0.0005", "--threads", "1"});
+    const RunResult r = run_octet(train_args("qat", dir / name, more));
+    EXPECT_EQ(r.code, 0) << r.err;
+    return json_of(run_octet(
+        {"eval", dir / name, "--data", kTest, "--samples", "500", "--json"}))["top1"]
+        .get<double>();
+  };
+  EXPECT_GT(top1("integer.octet", {"--integer-forward"}), top1("q.octet", {}) - 0.03);
+  EXPECT_NE(read_file(dir / "integer.octet"), read_file(dir / "q.octet"));
+}
+
+TEST(CliQat, TheStateOfEachLayerIsShown) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const RunResult r = run_octet({"qat", kNet, "--data", kCalibration, "--samples", "64", "--epochs",
+                                 "3", "-o", dir / "q.octet", "--show-state"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  for (const char* part : {"from epoch 1: observers on 18 of 18", "from epoch 3: observers on 0 of",
+                           "head.weight", "fake quantize"})
+    EXPECT_TRUE(contains(r.err, part)) << part << ": " << r.err;
+  EXPECT_FALSE(contains(run_octet(train_args("qat", dir / "p.octet")).err, "head.weight"));
 }
 
 TEST(CliQat, GivesAQuantizedNetworkAsGoodAsTheFloatOne) {

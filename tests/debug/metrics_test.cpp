@@ -210,6 +210,25 @@ TEST(Metrics, CharactersAgreeButForTheEdits) {
   EXPECT_EQ(hits({3, 0, 3, 0, 3}), 1);
 }
 
+TEST(Metrics, WordsAgreeButForTheEdits) {
+  // float reads "1", "2 2", "1" between spaces (class 3); two spaces end one word, and none is
+  // empty
+  const Tensor x = scores_of({3, 1, 3, 2, 0, 2, 3, 0, 3, 1}, {1, 10, 4});
+  const auto hits = [&](const std::vector<int64_t>& classes) {
+    const debug::Share share = debug::word_agreement(x, scores_of(classes, {1, 10, 4}), 3);
+    EXPECT_EQ(share.count, 3);
+    return share.hits;
+  };
+  EXPECT_EQ(hits({1, 0, 3, 2, 0, 2, 3, 1, 1, 3}), 3);
+  EXPECT_EQ(hits({1, 0, 3, 2, 2, 2, 3, 1, 1, 3}), 2) << "2 for 2 2: one word is changed";
+  EXPECT_EQ(hits({1, 0, 3, 2, 3, 2, 3, 1, 1, 3}), 1) << "2, 2 for 2 2: one changed, one put in";
+  EXPECT_EQ(hits({1, 0, 0, 2, 0, 2, 3, 1, 1, 3}), 1) << "two words are read as one";
+  EXPECT_EQ(hits({0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), 0);
+  for (const int64_t space : {0, 4, -1})
+    expect_error(ErrorCode::invalid_argument, {"separates words"},
+                 [&] { debug::word_agreement(x, x, space); });
+}
+
 TEST(Metrics, MasksOverlapByIntersectionOverUnion) {
   const Tensor x = Tensor::from(std::vector<float>{0.9F, 0.5F, 0.1F, 0.4F}, {1, 2, 2}),
                y = Tensor::from(std::vector<float>{0.6F, 0.2F, 0.7F, 0.1F}, {1, 2, 2});

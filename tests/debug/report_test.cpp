@@ -101,6 +101,20 @@ TEST(Report, APageOfThousandsOfLayersStaysUnderFiveMegabytes) {
   EXPECT_LT(debug::html_report(many_layers(3000)).size(), 5'000'000u);
 }
 
+TEST(Report, WhatWasTriedIsACurveAndATable) {
+  const debug::Comparison c = many_layers(2);
+  const std::vector<debug::TriedNetwork> tried{{"<slow>", 0.9, 0.5, 2000, true, false},
+                                               {"fast", 0.8, 0.3, 1000, true, true},
+                                               {"beaten", 0.7, 0.4, 1000, false, false}};
+  const std::string page = debug::html_report(c, {.tried = tried, .score_name = "top-1"});
+  expect_valid_html(page);
+  for (const char* part :
+       {"Networks that were tried", "top-1", "&lt;slow&gt;", "cost 0.5", "polyline"})
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  EXPECT_EQ(page.find("<slow>"), std::string::npos);
+  EXPECT_EQ(debug::html_report(c).find("Networks that were tried"), std::string::npos);
+}
+
 TEST(Report, ThePageIsValidHtml) { expect_valid_html(debug::html_report(many_layers(40))); }
 
 TEST(Report, TextHasTheContrastOfWcagAa) { expect_contrast(debug::html_report(many_layers(2)), 5); }

@@ -51,6 +51,17 @@ TEST(Dataset, ImagesWithLabels) {
   EXPECT_EQ(batch.labels.to_vector<int64_t>(), (Ints{6, 7}));
 }
 
+TEST(Dataset, SamplesMayHaveALabelForEachPlace) {
+  TempDir dir;
+  write_npz(dir / "a.npz", {{"images", three()}, {"labels", Tensor::arange(6).reshape({3, 2})}});
+  Dataset data = Dataset::open(dir / "a.npz", kOne);
+  const Tensor labels = data.get(1, 2).labels;
+  EXPECT_EQ(labels.shape(), (Shape{2, 2}));
+  EXPECT_EQ(labels.to_vector<int64_t>(), (Ints{2, 3, 4, 5}));
+  expect_error(ErrorCode::invalid_argument, {"'labels'", "(3, 2)", "(3)", "one class index"},
+               [&] { data.check_labels(10, 3); });
+}
+
 TEST(Dataset, BatchesOfAnySizeGiveTheSameSamples) {
   TempDir dir;
   write_npz(dir / "a.npz", {{"images", Tensor::randn({10, 2, 1, 2}, 1)}});
@@ -263,8 +274,8 @@ TEST(Dataset, MistakesAreNamed) {
   check(bad, {"'ids'", "int64", "takes int32"}, {{"ids", Tensor::arange(3)}},
         {input("ids", "Int(N)")});
   check(bad, {"'labels'", "(2)", "(3)"}, {{"images", images}, {"labels", Tensor::arange(2)}});
-  check(bad, {"'labels'", "(3, 1)", "(3)"},
-        {{"images", images}, {"labels", Tensor::arange(3).reshape({3, 1})}});
+  check(bad, {"'labels'", "(2, 2)", "(3)"},
+        {{"images", images}, {"labels", Tensor::arange(4).reshape({2, 2})}});
   check(bad, {"'labels'", "float32", "int64"}, {{"images", images}, {"labels", Tensor::ones({3})}});
   check(bad, {"no samples"}, {{"images", Tensor::zeros({0, 2, 1, 2})}});
   check(bad, {"'b'", "2 samples", "3"}, {{"a", images}, {"b", Tensor::ones({2})}},

@@ -146,6 +146,55 @@ TEST(OctetFile, QparamsTakeHalfTheRoomWhereThatIsExact) {
     EXPECT_EQ(tensors.at(name).dtype(), DType::int32);
 }
 
+// A weight of 3 x 101 codes, an odd number of them, from `least` to `least` + 15.
+Graph narrow_graph(DType dtype, int64_t least) {
+  Graph g;
+  const auto lo = static_cast<float>(least);
+  const Tensor w = Tensor::rand({3, 101}, 1, lo, lo + 15);
+  const Tensor q = quantize_per_channel(w, {1, 1, 1}, {0, 0, 0}, 0, dtype);
+  g.set_outputs({g.add_call("y", "dequantize", {g.add_constant("w", q)})});
+  return g;
+}
+
+TEST(OctetFile, CodesOf4BitsLieTwoToAByte) {
+  TempDir dir;
+  for (const auto& [dtype, least] :
+       {std::pair{DType::qint8, -8}, {DType::quint8, 0}, {DType::qint4x2, -8}}) {
+    SCOPED_TRACE(octet::to_string(dtype));
+    const Graph g = narrow_graph(dtype, least);
+    save_octet(g, dir / "a.octet");
+    expect_same(g, load_octet(dir / "a.octet"));
+    Parts parts(dir / "a.octet");
+    EXPECT_EQ(parts.json["format"], 3);
+    const Tensor stored = parts.file.tensors.at("w");
+    EXPECT_EQ(stored.type(), TensorType(DType::uint8, Shape{152}));
+    const auto codes = g.nodes()[0].value.int_repr().to(DType::int64).to_vector<int64_t>();
+    EXPECT_EQ(stored.to_vector<uint8_t>()[1], (codes[2] & 15) | (codes[3] & 15) << 4);
+  }
+}
+
+TEST(OctetFile, OneCodeOf5BitsAndAllLieInBytes) {
+  TempDir dir;
+  save_octet(narrow_graph(DType::qint8, -7), dir / "a.octet");
+  const Parts parts(dir / "a.octet");
+  EXPECT_EQ(parts.json["format"], 2) << "an older octet reads it";
+  EXPECT_EQ(parts.file.tensors.at("w").shape(), (Shape{3, 101}));
+}
+
+TEST(OctetFile, PackedCodesThatDoNotFitAreAnError) {
+  TempDir dir;
+  save_octet(narrow_graph(DType::qint8, -8), dir / "a.octet");
+  const Parts good(dir / "a.octet");
+  for (const Tensor& bad : {Tensor::zeros({151}, DType::uint8), Tensor::zeros({152}, DType::int8),
+                            Tensor::zeros({2, 76}, DType::uint8)}) {
+    Parts parts = good;
+    parts.file.tensors["w"] = bad;
+    parts.write(dir / "b.octet");
+    expect_error(ErrorCode::corrupt, {"packed codes", "two codes to a byte"},
+                 [&] { load_octet(dir / "b.octet"); });
+  }
+}
+
 TEST(OctetFile, WideQparamsAreReadToo) {
   TempDir dir;
   save_octet(small_graph(), dir / "a.octet");
@@ -212,10 +261,10 @@ TEST(OctetFile, NewerFormatsAreRefused) {
   TempDir dir;
   save_octet(small_graph(), dir / "a.octet");
   Parts parts(dir / "a.octet");
-  parts.json["format"] = 3;
+  parts.json["format"] = 4;
   parts.json["nodes"] = "whatever a newer one has";
   parts.write(dir / "a.octet");
-  expect_error(ErrorCode::unsupported, {"a.octet", "format 3", "update octet"},
+  expect_error(ErrorCode::unsupported, {"a.octet", "format 4", "update octet"},
                [&] { load_octet(dir / "a.octet"); });
 }
 

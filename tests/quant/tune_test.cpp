@@ -159,6 +159,64 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   EXPECT_EQ(best->name.find("test coarser"), std::string::npos) << best->name;
 }
 
+TEST(Tune, WithinTheBytesThatAreAllowedLayersGet4Bits) {
+  const graph::Graph g = network();
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 60, .slowest = 1.01};
+  o.cost = operators_in_float;
+  const TuneResult eight = tune(g, data(), o);
+  o.max_size = 0.8 * eight.trials[0].size;
+  const TuneResult r = tune(g, data(), o);
+  for (const TuneTrial& t : r.trials)
+    if (t.left_float.empty()) {
+      EXPECT_LE(t.size, o.max_size) << t.name;
+    }
+  EXPECT_LE(r.best().size, o.max_size);
+  const auto& narrow = r.recipe.mapping.module_name_qconfigs();
+  EXPECT_GT(narrow.size(), 0u);
+  EXPECT_LT(narrow.size(), 4u) << "some keep 8 bits";
+  EXPECT_TRUE(std::any_of(r.trials.begin(), r.trials.end(), [](const auto& t) {
+    return t.name.ends_with("adaround");
+  })) << "rounding of the few bits is learned";
+  o.max_size = 100;
+  testing::expect_error(ErrorCode::invalid_argument, {"max_size is 100", "with 4 bits"},
+                        [&] { tune(g, data(), o); });
+}
+
+TEST(Tune, NoNetworkThatCostsMoreThanAllowedIsGoodEnough) {
+  TuneOptions o = options_for("conv2");
+  const double all =
+      operators_in_float(apply(network(), Recipe{.mapping = get_default_qconfig()}, data().fit));
+  o.max_cost = all - 1;
+  const TuneResult r = tune(network(), data(), o);
+  for (const TuneTrial& t : r.trials) {
+    EXPECT_FALSE(t.above);
+    EXPECT_TRUE(t.left_float.empty()) << "there is no budget for any";
+  }
+  o.max_cost = 2 * all;
+  EXPECT_TRUE(tune(network(), data(), o).best().above);
+}
+
+TEST(Tune, ResultsOf16BitsAreTriedWhereTheyCostLess) {
+  // What is lost is lost by results: one of them has 3 bits.
+  const graph::Graph g = network();
+  QConfig q = get_default_qconfig(), bad = q;
+  bad.activation = ObserverFactory("minmax").with_args(q.activation.options());
+  bad.activation = bad.activation.with_quant_range(0, 7);
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2};
+  o.mapping = QConfigMapping(q).set_module_name("conv2", bad);
+  o.cost = [](const graph::Graph& made) {  // in 16 bits it costs half of what it does in float
+    double cost = operators_in_float(made);
+    for (const graph::Node& node : made.nodes())
+      if (node.kind == graph::NodeKind::call && made.type(node.outputs[0]).dtype == DType::quint16)
+        cost += 0.05;
+    return cost;
+  };
+  const TuneResult r = tune(g, data(), o);
+  EXPECT_TRUE(r.best().above);
+  EXPECT_EQ(r.best().in_16_bits, std::vector<std::string>{"conv2"}) << r.best().name;
+  EXPECT_TRUE(r.best().left_float.empty());
+}
+
 TEST(Tune, GoesOnFromWhatIsOnDiskToTheSameResult) {
   const graph::Graph g = network();
   testing::TempDir dir;
@@ -222,13 +280,41 @@ TEST(Tune, TheParetoCurveHasTheTrialsThatNoOtherBeats) {
 
 TEST(Tune, MetricsWithoutLabelsAreOneForTheFloatNetwork) {
   const Batches y = {{Tensor::rand({2, 3, 4}, 1, -1, 1)}};
-  for (const char* name : {"cosine", "agreement", "sequence", "characters", "iou"})
+  for (const char* name : {"cosine", "agreement", "sequence", "characters", "words", "iou"})
     EXPECT_NEAR(tune_metric(name).score(y, y), 1, 1e-12) << name;
   EXPECT_TRUE(std::isinf(tune_metric("sqnr").score(y, y)));
   testing::expect_error(ErrorCode::invalid_argument, {"'cosin'", "did you mean 'cosine'"},
                         [] { tune_metric("cosin"); });
   testing::expect_error(ErrorCode::invalid_argument, {"sqnr", "give a target"},
                         [] { tune(network(), data(), {.metric = tune_metric("sqnr")}); });
+}
+
+TEST(Tune, PerplexityIsOfTheLabelsOfEachPlace) {
+  // Two places of four classes: alike, and two of them e times as likely as the others.
+  const Batches scores = {{Tensor::from<float>({0, 0, 0, 0, 1, 1, 0, 0}, {1, 2, 4})}};
+  const auto perplexity = [&](const std::vector<int64_t>& labels) {
+    return -perplexity_metric({Tensor::from(labels, {1, 2})}).score(scores, scores);
+  };
+  const double e = std::exp(1.0), all = 2 * e + 2;
+  EXPECT_NEAR(perplexity({3, 0}), std::sqrt(4 * all / e), 1e-5);
+  EXPECT_NEAR(perplexity({3, 2}), std::sqrt(4 * all), 1e-5);
+  EXPECT_NEAR(perplexity({-100, 2}), all, 1e-5) << "a place without a label does not count";
+  testing::expect_error(ErrorCode::invalid_argument, {"3 labels", "2 places"}, [&] {
+    perplexity_metric({Tensor::from<int64_t>({1, 2, 3}, {1, 3})}).score(scores, scores);
+  });
+}
+
+TEST(Tune, WordsEndAtTheClassThatIsNamed) {
+  const auto reading = [](const std::vector<int64_t>& classes) {
+    Tensor scores = Tensor::zeros({1, std::ssize(classes), 4});
+    for (size_t i = 0; i < classes.size(); ++i)
+      scores.data<float>()[4 * i + static_cast<size_t>(classes[i])] = 1;
+    return Batches{{scores}};
+  };
+  const Batches x = reading({1, 3, 2, 1}), y = reading({1, 3, 2, 2});  // "1 21" and "1 2"
+  EXPECT_DOUBLE_EQ(tune_metric("words").score(x, y), 0.5) << "the last class is the space";
+  EXPECT_DOUBLE_EQ(words_metric(2).score(x, y), 0.5) << "13 and 1; 13 and none";
+  EXPECT_DOUBLE_EQ(words_metric(1).score(x, y), 1) << "32 in both: repetitions count once";
 }
 
 TEST(Tune, MetricsOfDetectorsCompareWhatIsFound) {

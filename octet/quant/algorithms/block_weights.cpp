@@ -9,6 +9,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/base/text.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/quant/algorithms/codes_impl.h"
 #include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/qparams.h"
@@ -242,7 +243,10 @@ Graph quantize_block_weights(const Graph& graph, const Samples& samples,
                              const BlockWeightOptions& options, BlockWeightReport* report) {
   check(options);
   const bool look = options.gptq || options.activation;
-  OCTET_CHECK(!look || !samples.empty(), invalid_argument, "quantize_block_weights: no samples");
+  OCTET_CHECK(
+      !look || !samples.empty(), invalid_argument,
+      "quantize_block_weights: no samples, which GPTQ and operands of 8 bits need; give some, "
+      "or round to the nearest code (gptq = false)");
   autograd::NoGrad no_grad;
   const std::vector<BlockLayer> layers = block_layers(graph, options.skip);
   OCTET_CHECK(!layers.empty(), invalid_argument,
@@ -298,7 +302,7 @@ Graph quantize_block_weights(const Graph& graph, const Samples& samples,
   std::map<const Node*, const BlockLayer*> by_node;
   for (const BlockLayer& layer : layers) by_node[&graph.node(layer.node)] = &layer;
   graph::Rewriter rewriter(graph);
-  return rewriter.run([&](graph::Rewriter& r, const Node& node) {
+  return graph::remove_dead(rewriter.run([&](graph::Rewriter& r, const Node& node) {
     const auto found = by_node.find(&node);
     if (found == by_node.end()) return false;
     const auto& [at, layer] = *found->second;
@@ -313,7 +317,7 @@ Graph quantize_block_weights(const Graph& graph, const Samples& samples,
                             : Tensor();
     r.map(node.outputs[0], add_blocks(r, node, layer, x, coded.at(at), bias, options.bits));
     return true;
-  });
+  }));  // without the float weights
 }
 
 }  // namespace octet::quant

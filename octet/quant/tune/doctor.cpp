@@ -11,6 +11,7 @@
 #include "octet/graph/graph_module.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/tune/doctor_impl.h"
+#include "octet/quant/tune/precision.h"
 #include "octet/quant/tune/tune.h"
 #include "octet/runtime/program.h"
 
@@ -435,29 +436,12 @@ class Doctor {
       if (std::find(r.skip.begin(), r.skip.end(), name) == r.skip.end()) r.skip.push_back(name);
   }
 
-  static void set_mapping(Recipe& r, const std::string& name,
-                          const std::function<void(QConfig&)>& change) {
-    std::optional<QConfig> now = r.mapping.global_qconfig();
-    for (const QConfigMapping::ByName& entry : r.mapping.module_name_qconfigs())
-      if (entry.name == name) now = entry.qconfig;
-    OCTET_CHECK(now, not_found, "the recipe has no qconfig for {}", name);
-    change(*now);
-    r.mapping.set_module_name(name, now);
-  }
-
-  static void make_16_bits(Recipe& r, const std::string& name) {
-    set_mapping(r, name, [](QConfig& q) {
-      const bool is_signed = q.activation.options().dtype == DType::qint8;
-      q.activation = q.activation.with_dtype(is_signed ? DType::qint16 : DType::quint16);
-    });
-  }
-
   using Layers = std::vector<const LayerComparison*>;
   using Change = std::function<void(Recipe&, const LayerComparison&)>;
 
   // Weights with a scale for each channel.
   static void own_scales(Recipe& r, const LayerComparison& l) {
-    set_mapping(r, l.name, [](QConfig& q) { q.weight = get_default_qconfig().weight; });
+    change_qconfig(r.mapping, l.name, [](QConfig& q) { q.weight = get_default_qconfig().weight; });
   }
 
   Cure equalized() const {
@@ -606,8 +590,9 @@ class Doctor {
 
   // 16 bits for the result, then no codes at all.
   void add_float_cures(Plan& plan, const Layers& layers) const {
-    add_cures(plan, layers, "16 bits",
-              [](Recipe& r, const LayerComparison& l) { make_16_bits(r, l.name); });
+    add_cures(plan, layers, "16 bits", [](Recipe& r, const LayerComparison& l) {
+      set_precision(r, l.name, Precision::bits16);
+    });
     add_float_cure(plan, layers);
   }
 
@@ -622,7 +607,7 @@ class Doctor {
                     l.codes_used, l.quant_max - l.quant_min + 1, l.activation_sqnr,
                     100 * l.noise_share));
     add_cures(plan, layers, "a range from the data", [](Recipe& r, const LayerComparison& layer) {
-      set_mapping(r, layer.name, [&](QConfig& q) {
+      change_qconfig(r.mapping, layer.name, [&](QConfig& q) {
         ObserverOptions options;
         options.dtype = q.activation.options().dtype;
         const ScaleZeroPoint s = choose_qparams(layer.min, layer.max, options);
@@ -645,8 +630,9 @@ class Doctor {
     };
     add_cures(plan, layers, "16 bits, with its operands,",
               [operands](Recipe& r, const LayerComparison& l) {
-                make_16_bits(r, l.name);
-                for (const std::string& name : operands(l)) make_16_bits(r, name);
+                set_precision(r, l.name, Precision::bits16);
+                for (const std::string& name : operands(l))
+                  set_precision(r, name, Precision::bits16);
               });
     add_float_cure(plan, layers);
     add_cures(plan, layers, "float, with its operands and readers,",
@@ -1008,8 +994,8 @@ class Doctor {
     plan.cures.push_back(
         {fmt::format("weights of 7 bits for {}", names_text(layers)), [layers](Recipe& r) {
            for (const std::string& name : layers)
-             set_mapping(r, name,
-                         [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
+             change_qconfig(r.mapping, name,
+                            [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
          }});
     plan.cures.push_back({"activations of 7 bits (reduce_range)", [](Recipe& r) {
                             std::optional<QConfig> all = r.mapping.global_qconfig();
@@ -1028,8 +1014,8 @@ class Doctor {
            add_skip(r, {name});
            for (const std::string& other : layers)
              if (other != name)
-               set_mapping(r, other,
-                           [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
+               change_qconfig(r.mapping, other,
+                              [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
          }});
     const double exact = current_score_;
     treat(plan, options_.saturating);
@@ -1068,8 +1054,9 @@ class Doctor {
     plan.cures.push_back({.what = "all ranges anew (by the noise at the outputs)",
                           .change = [](Recipe& r) { r.ranges.clear(); },
                           .choose = true});
-    plan.cures.push_back({fmt::format("16 bits for {}", worst[0]->name),
-                          [l = worst[0]](Recipe& r) { make_16_bits(r, l->name); }});
+    plan.cures.push_back({fmt::format("16 bits for {}", worst[0]->name), [l = worst[0]](Recipe& r) {
+                            set_precision(r, l->name, Precision::bits16);
+                          }});
     plan.cures.push_back({fmt::format("float for {} layers", worst.size()), [worst](Recipe& r) {
                             for (const LayerComparison* l : worst) add_skip(r, {l->name});
                           }});

@@ -15,6 +15,7 @@
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/hadamard.h"
 #include "octet/quant/algorithms/smooth_quant.h"
+#include "octet/quant/algorithms/split_outliers.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/json_impl.h"
 #include "octet/quant/modules/qparams.h"
@@ -65,6 +66,14 @@ Graph block_weights(const Graph& graph, const Batches& samples, const Attrs& opt
   return quantize_block_weights(graph, samples, o);
 }
 
+Graph split(const Graph& graph, const Attrs& options) {
+  check_options("split_outliers", options, {"ratio", "outlier"});
+  SplitOutliersOptions o;
+  if (options.has("ratio")) o.ratio = options.get_double("ratio");
+  if (options.has("outlier")) o.outlier = options.get_double("outlier");
+  return split_outliers(graph, o);
+}
+
 // The algorithms of octet/quant/algorithms, from the cheapest to the dearest.
 std::list<RecipeStep> own_steps() {
   return {
@@ -83,6 +92,12 @@ std::list<RecipeStep> own_steps() {
        .is_tried = false,
        .on_graph = [](const Graph& graph, const Batches&,
                       const Attrs&) { return hadamard_rotation(graph); }},
+      {.name = "split_outliers",
+       .summary = "channels with the largest weights are read twice, each time by half of them",
+       .needs_samples = false,
+       .is_tried = false,
+       .on_graph = [](const Graph& graph, const Batches&,
+                      const Attrs& options) { return split(graph, options); }},
       {.name = "weight_ranges",
        .summary = "ranges of weights with the least squared error",
        .needs_samples = false,
@@ -123,6 +138,7 @@ std::list<RecipeStep> own_steps() {
            }},
       {.name = "block_weights",
        .summary = "weights of linear layers with few bits and a scale for each block of inputs",
+       .needs_samples = false,  // the nearest code needs none; else it asks for them
        .is_tried = false,
        .is_last = true,
        .on_graph = block_weights},
@@ -219,6 +235,18 @@ bool ends_on_graph(const Recipe& recipe) {
       return true;
     }
   return false;
+}
+
+// Of a network whose linear layers alone have codes: weights in blocks.
+ConversionReport report_of_blocks(const Graph& graph) {
+  ConversionReport report;
+  for (const graph::Node& node : graph.nodes()) {
+    if (node.kind != graph::NodeKind::call) continue;
+    const bool quantized = node.op == "linear_blocks";
+    report.entries.push_back({node_name(graph, node), node.op, quantized,
+                              quantized ? "" : "only linear layers have weights in blocks"});
+  }
+  return report;
 }
 
 std::shared_ptr<ObservedGraphModule> prepared_with_ranges(const Graph& graph, const Recipe& recipe,
@@ -378,6 +406,7 @@ Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
   const bool on_graph = ends_on_graph(recipe);
   Graph result = on_graph ? after_graph_steps(graph, recipe, samples)
                           : convert_fx(prepare(graph, recipe, samples), report)->graph();
+  if (on_graph && report) *report = report_of_blocks(result);
   result.metadata["quantization"] = on_graph ? "weight-only" : "static";
   result.metadata["recipe"] = recipe.to_json();
   return result;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -18,6 +19,7 @@
 #include "octet/nn/loss.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/tune/doctor.h"
+#include "octet/quant/tune/precision.h"
 #include "octet/runtime/program.h"
 
 namespace octet::quant {
@@ -26,7 +28,8 @@ namespace {
 using graph::Graph;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMostPriced = 16;   // layers whose price is measured
+constexpr size_t kMostPriced = 16;  // layers whose price is measured
+constexpr int kMostExchanges = 4;
 constexpr int64_t kHoldOutEach = 4;  // samples, of those that fit, by which cures are judged
 constexpr double kSameCost = 0.02;
 
@@ -44,8 +47,8 @@ debug::ErrorStatistics error_of(const Batches& expected, const Batches& got) {
   return error;
 }
 
-double agreement_of(const Batches& expected, const Batches& got,
-                    debug::Share (*of)(const Tensor&, const Tensor&)) {
+template <typename Of>
+double agreement_of(const Batches& expected, const Batches& got, Of&& of) {
   debug::Share share;
   for (size_t b = 0; b < expected.size(); ++b) share += of(expected[b].at(0), got[b].at(0));
   return share.value();
@@ -145,6 +148,7 @@ const std::vector<TuneMetric>& named_metrics() {
            return debug::character_agreement(a, b);
          });
        }},
+      words_metric(-1),
       {"iou", mean_overlap},
       {"detections", shared_detections},
       {"map", average_precision}};
@@ -185,12 +189,28 @@ double relative_time(const runtime::Program& reference, const Graph& graph,
   return std::max(least[1], 1e-9) / std::max(least[0], 1e-9);
 }
 
-// -- what is on disk ------------------------------------------------------------------------------
+// -- size -----------------------------------------------------------------------------------------
 
-struct PricedLayer {
-  std::string name;
-  double share = 0, price = 0;  // of the noise; of the cost
-};
+// Bytes of all constants; codes of fewer than 5 bits two to a byte, as .octet files have them.
+double bytes_of_constants(const Graph& graph) {
+  double bytes = 0;
+  for (const graph::Node& node : graph.nodes()) {
+    if (node.kind != graph::NodeKind::constant) continue;
+    const Tensor& t = node.value;
+    const bool is_signed = t.dtype() == DType::qint8;
+    bool half = is_signed || t.dtype() == DType::quint8;
+    if (half) {
+      const Tensor codes = t.int_repr().to(DType::int32);
+      half = std::ranges::all_of(codes.to_vector<int32_t>(), [&](int32_t q) {
+        return is_signed ? q >= -8 && q <= 7 : q <= 15;
+      });
+    }
+    bytes += static_cast<double>(t.nbytes()) / (half ? 2 : 1);
+  }
+  return bytes;
+}
+
+// -- what is on disk ------------------------------------------------------------------------------
 
 // Trials and what else was measured. All decisions are made from what is here.
 class TuneState {
@@ -223,9 +243,15 @@ class TuneState {
     return entries_.back();
   }
 
-  const std::optional<std::vector<PricedLayer>>& layers() const { return layers_; }
-  void set_layers(std::vector<PricedLayer> layers) {
-    layers_ = std::move(layers);
+  // What layers could have instead, priced; and the layers that have weights of 4 bits.
+  const std::optional<std::vector<PrecisionChange>>& changes() const { return changes_; }
+  void set_changes(std::vector<PrecisionChange> changes) {
+    changes_ = std::move(changes);
+    write();
+  }
+  const std::optional<std::vector<std::string>>& narrowed() const { return narrowed_; }
+  void set_narrowed(std::vector<std::string> layers) {
+    narrowed_ = std::move(layers);
     write();
   }
 
@@ -242,12 +268,18 @@ class TuneState {
       json["trials"].push_back({{"name", e.trial.name},
                                 {"score", e.trial.score},
                                 {"cost", e.trial.cost},
-                                {"left_float", e.trial.left_float}});
-    if (layers_) {
-      json["layers"] = OrderedJson::array();
-      for (const PricedLayer& l : *layers_)
-        json["layers"].push_back({{"name", l.name}, {"share", l.share}, {"price", l.price}});
+                                {"size", e.trial.size},
+                                {"left_float", e.trial.left_float},
+                                {"in_16_bits", e.trial.in_16_bits}});
+    if (changes_) {
+      json["changes"] = OrderedJson::array();
+      for (const PrecisionChange& c : *changes_)
+        json["changes"].push_back({{"layer", c.layer},
+                                   {"to", static_cast<int>(c.to)},
+                                   {"gain", c.gain},
+                                   {"cost", c.cost}});
     }
+    if (narrowed_) json["narrowed"] = *narrowed_;
     write_file_atomically(file(), json.dump(1) + "\n");
   }
 
@@ -264,16 +296,21 @@ class TuneState {
         TuneTrial trial{.name = t.at("name").get<std::string>(),
                         .score = t.at("score").get<double>(),
                         .cost = t.at("cost").get<double>(),
-                        .left_float = t.at("left_float").get<std::vector<std::string>>()};
+                        .size = t.at("size").get<double>(),
+                        .left_float = t.at("left_float").get<std::vector<std::string>>(),
+                        .in_16_bits = t.at("in_16_bits").get<std::vector<std::string>>()};
         const Recipe recipe = Recipe::from_json(read_file(recipe_file(entries_.size())));
         entries_.push_back({std::move(trial), recipe});
       }
-      if (json.contains("layers")) {
-        layers_.emplace();
-        for (const Json& l : json.at("layers"))
-          layers_->push_back({l.at("name").get<std::string>(), l.at("share").get<double>(),
-                              l.at("price").get<double>()});
+      if (json.contains("changes")) {
+        changes_.emplace();
+        for (const Json& c : json.at("changes"))
+          changes_->push_back({c.at("layer").get<std::string>(),
+                               static_cast<Precision>(c.at("to").get<int>()),
+                               c.at("gain").get<double>(), c.at("cost").get<double>()});
       }
+      if (json.contains("narrowed"))
+        narrowed_ = json.at("narrowed").get<std::vector<std::string>>();
     } catch (const Json::exception& e) {
       OCTET_FAIL(corrupt, "{}: {}", file().string(), e.what());
     }
@@ -284,15 +321,18 @@ class TuneState {
   const Clock::time_point start_;
   double before_ = 0;  // seconds
   std::vector<Entry> entries_;
-  std::optional<std::vector<PricedLayer>> layers_;
+  std::optional<std::vector<PrecisionChange>> changes_;
+  std::optional<std::vector<std::string>> narrowed_;
 };
 
 // -- the ladder -----------------------------------------------------------------------------------
 
-QConfigMapping histograms() {
-  QConfig q = get_default_qconfig("native");
-  q.activation = ObserverFactory("HistogramObserver").with_args(q.activation.options());
-  return q;
+// Whether weights have fewer than 8 bits: with 8, their rounding is the least of the noise.
+bool has_few_bits(const QConfigMapping& mapping) {
+  const std::optional<QConfig> all = mapping.global_qconfig();
+  if (!all || !all->weight) return false;
+  const CodeRange codes = code_range(all->weight.options());
+  return codes.quant_max - codes.quant_min < 128;
 }
 
 class Tuner {
@@ -314,10 +354,11 @@ class Tuner {
   }
 
   TuneResult run() {
+    fit_size();
     try_ranges();
     if (!done()) try_steps();
     if (!done()) try_rounding();
-    if (!done()) try_floats();
+    if (!done()) try_precisions();
     if (!done()) try_cures();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
@@ -336,11 +377,11 @@ class Tuner {
     std::vector<Tensor> constants;
     for (const graph::Node& node : graph_.nodes())
       if (node.kind == graph::NodeKind::constant) constants.push_back(node.value);
-    const std::string text =
-        fmt::format("{} {} {} {} {} {} {} {} {} {} {}", graph::print(graph_),
-                    digest_of({constants}), digest_of(data_.fit), digest_of(data_.judge),
-                    options_.metric.name, options_.target, options_.max_drop, options_.slowest,
-                    options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
+    const std::string text = fmt::format(
+        "{} {} {} {} {} {} {} {} {} {} {} {} {}", graph::print(graph_), digest_of({constants}),
+        digest_of(data_.fit), digest_of(data_.judge), options_.metric.name, options_.target,
+        options_.max_drop, options_.slowest, options_.max_cost, options_.max_size,
+        options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
     return Digest().add(text).text();
   }
 
@@ -354,6 +395,18 @@ class Tuner {
                          : relative_time(reference_, graph, one_sample(graph_, data_.judge[0]));
   }
 
+  double size_of(const Graph& graph) const {
+    return options_.size ? options_.size(graph) : bytes_of_constants(graph);
+  }
+  // What a network may cost that is made of one with that cost.
+  double most_cost(double base_cost) const {
+    return std::isnan(options_.max_cost) ? options_.slowest * base_cost : options_.max_cost;
+  }
+  bool fits(const TuneTrial& t) const {
+    return t.size <= options_.max_size &&
+           (std::isnan(options_.max_cost) || t.cost <= options_.max_cost);
+  }
+
   // Of the trials so far.
   size_t best_index() const {
     size_t best = 0;
@@ -361,8 +414,9 @@ class Tuner {
       if (is_better(result_.trials[i], result_.trials[best])) best = i;
     return best;
   }
-  static bool is_better(const TuneTrial& a, const TuneTrial& b) {
+  bool is_better(const TuneTrial& a, const TuneTrial& b) const {
     if (a.above != b.above) return a.above;
+    if (fits(a) != fits(b)) return fits(a);
     if (!a.above) return a.score > b.score;
     if (a.cost < b.cost * (1 - kSameCost)) return true;
     if (b.cost < a.cost * (1 - kSameCost)) return false;
@@ -372,7 +426,8 @@ class Tuner {
   // Makes a network and judges it, unless that is on disk. Its number; nullopt, with a note, if it
   // cannot be made.
   std::optional<size_t> attempt(const std::string& name, Recipe recipe, bool choose,
-                                const std::vector<std::string>& left_float = {}) {
+                                const std::vector<std::string>& left_float = {},
+                                const std::vector<std::string>& in_16_bits = {}) {
     if (const TuneState::Entry* known = state_.find(name)) return keep(*known, nullptr);
     Graph made;
     try {
@@ -389,7 +444,9 @@ class Tuner {
     TuneTrial trial{.name = name,
                     .score = std::clamp(options_.metric.score(expected_, got), -1e300, 1e300),
                     .cost = cost_of(made),
-                    .left_float = left_float};
+                    .size = size_of(made),
+                    .left_float = left_float,
+                    .in_16_bits = in_16_bits};
     OCTET_CHECK(!std::isnan(trial.score), invalid_argument, "tune: the {} of '{}' is no number",
                 options_.metric.name, name);
     return keep(state_.add(std::move(trial), std::move(recipe)), &made);
@@ -398,7 +455,7 @@ class Tuner {
   size_t keep(const TuneState::Entry& entry, Graph* made) {
     const size_t number = result_.trials.size();
     result_.trials.push_back(entry.trial);
-    result_.trials.back().above = entry.trial.score >= result_.bar;
+    result_.trials.back().above = entry.trial.score >= result_.bar && fits(entry.trial);
     recipes_.push_back(entry.recipe);
     if (made && best_index() == number) {
       kept_ = number;
@@ -409,16 +466,67 @@ class Tuner {
     return number;
   }
 
+  // Where all in 8 bits is larger than it may be: layers whose weights get 4 bits. Layers keep 8
+  // bits as far as the budget allows, those that make the most noise in 4 for their bytes.
+  void fit_size() {
+    if (std::isinf(options_.max_size) || state_.narrowed()) return;
+    const auto made = [&](const std::vector<std::string>& layers) {
+      Recipe recipe = start(false);
+      for (const std::string& layer : layers) set_precision(recipe, layer, Precision::bits4);
+      calibrate(graph_, recipe, {data_.fit[0]});
+      return std::pair{recipe, size_of(apply(graph_, recipe, data_.fit))};
+    };
+    const auto [eight, size] = made({});
+    if (size <= options_.max_size || has_few_bits(eight.mapping)) return state_.set_narrowed({});
+    std::vector<std::string> layers;
+    std::map<std::string, double> bytes, noise = noise_of(eight, &bytes);
+    for (const auto& [layer, count] : bytes) layers.push_back(layer);
+    const auto [four, least] = made(layers);
+    OCTET_CHECK(
+        least <= options_.max_size, invalid_argument,
+        "tune: with weights of 8 bits the network has {:.0f} bytes, with 4 bits {:.0f}, and "
+        "max_size is {:.0f}; allow more",
+        size, least, options_.max_size);
+    std::map<std::string, double> noise4 = noise_of(four);
+    double all = 0;
+    for (const auto& [layer, count] : bytes) all += count;
+    std::vector<PrecisionChange> changes;
+    for (const std::string& layer : layers)
+      changes.push_back({layer, Precision::bits8, std::max(noise4[layer] - noise[layer], 1e-30),
+                         (size - least) * bytes[layer] / all});
+    std::vector<size_t> wide = choose_changes(changes, options_.max_size - least);
+    for (;; wide.pop_back()) {  // what was estimated may be some bytes off
+      std::vector<std::string> narrow;
+      for (size_t i = 0; i < changes.size(); ++i)
+        if (std::find(wide.begin(), wide.end(), i) == wide.end())
+          narrow.push_back(changes[i].layer);
+      if (!wide.empty() && made(narrow).second > options_.max_size) continue;
+      return state_.set_narrowed(narrow);
+    }
+  }
+
+  // What the ladder starts with; with the histogram observer in place of the usual one.
+  Recipe start(bool histograms) const {
+    Recipe recipe{.mapping = options_.mapping, .backend = options_.backend, .skip = options_.skip};
+    if (!recipe.mapping.global_qconfig()) recipe.mapping.set_global(get_default_qconfig());
+    if (histograms) {
+      QConfig all = *recipe.mapping.global_qconfig();
+      all.activation = ObserverFactory("HistogramObserver").with_args(all.activation.options());
+      recipe.mapping.set_global(all);
+    }
+    if (state_.narrowed())
+      for (const std::string& layer : *state_.narrowed())
+        set_precision(recipe, layer, Precision::bits4);
+    return recipe;
+  }
+
   void try_ranges() {
-    const bool chosen = options_.mapping.global_qconfig().has_value();
-    Recipe recipe{.mapping = chosen ? options_.mapping : QConfigMapping(get_default_qconfig()),
-                  .backend = options_.backend,
-                  .skip = options_.skip};
+    const Recipe recipe = start(false);
     attempt("calibrated", recipe, false);
     if (!is_late()) attempt("ranges", recipe, true);
-    if (chosen || done()) return;
-    recipe.mapping = histograms();
-    attempt("histograms", recipe, false);
+    const bool is_usual =
+        recipe.mapping.global_qconfig()->activation == get_default_qconfig().activation;
+    if (is_usual && !done()) attempt("histograms", start(true), false);
   }
 
   // On each kind of ranges, as what one needs may harm another.
@@ -440,19 +548,11 @@ class Tuner {
       }
   }
 
-  // Whether weights are to have fewer than 8 bits: with 8, their rounding is the least of the
-  // noise.
-  bool has_few_bits() const {
-    const std::optional<QConfig> all = options_.mapping.global_qconfig();
-    if (!all || !all->weight) return false;
-    const CodeRange codes = code_range(all->weight.options());
-    return codes.quant_max - codes.quant_min < 128;
-  }
-
   // The best with its rounding learned layer by layer, and block by block: with more and more
   // iterations, while the time that is left is some times what the last ones took.
   void try_rounding() {
-    if (result_.trials.empty() || !has_few_bits()) return;
+    const bool narrowed = state_.narrowed() && !state_.narrowed()->empty();
+    if (result_.trials.empty() || (!narrowed && !has_few_bits(options_.mapping))) return;
     constexpr int64_t kFirst = 100, kMore = 4, kMost = 400;
     constexpr double kShare = 2;
     Recipe by_layer = recipes_[best_index()];
@@ -501,9 +601,10 @@ class Tuner {
           doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
                  {.seconds = 60 * options_.minutes - state_.seconds(), .hold_out = kHoldOutEach});
       if (!r.cured || r.data) return std::nullopt;
-      if (cost_of(r.graph) > options_.slowest * result_.trials[base].cost) {
-        result_.notes.push_back(fmt::format("{}, cures: slower than {} times all in 8 bits",
-                                            result_.trials[base].name, options_.slowest));
+      const double cost = cost_of(r.graph), most = most_cost(result_.trials[base].cost);
+      if (cost > most) {
+        result_.notes.push_back(fmt::format("{}, cures: cost {:.3f}, more than {:.3f}",
+                                            result_.trials[base].name, cost, most));
         return std::nullopt;
       }
       return std::move(r.recipe);
@@ -513,26 +614,20 @@ class Tuner {
     }
   }
 
-  // The recipe with these layers left float: with its ranges, as far as there are observers for
-  // them. Others are chosen as its mapping says.
-  Recipe leaving(const Recipe& base, const std::vector<std::string>& layers) const {
+  // The recipe with these layers changed: with its ranges, as far as there are observers of the
+  // same codes for them. Others are chosen as its mapping says.
+  Recipe changed(const Recipe& base, const std::vector<PrecisionChange>& changes) const {
     Recipe recipe = base;
-    recipe.skip.insert(recipe.skip.end(), layers.begin(), layers.end());
+    for (const PrecisionChange& c : changes) set_precision(recipe, c.layer, c.to);
     keep_ranges(graph_, recipe, base);
     return recipe;
   }
 
-  // Layers of the base by the noise that leaving them float takes away, for what it costs. None if
-  // the time is up before all are priced.
-  std::optional<std::vector<PricedLayer>> price_layers(const Recipe& base, double base_cost) {
-    // Noise is that of the float network's own weights: steps write rounded ones in their place.
-    Recipe plain = base;
-    std::erase_if(plain.steps, [](const Recipe::Step& step) {
-      const std::vector<RecipeStep> known = recipe_steps();
-      return std::any_of(known.begin(), known.end(),
-                         [&](const RecipeStep& k) { return k.name == step.name && k.on_prepared; });
-    });
-    const auto prepared = prepare(graph_, plain, data_.fit);
+  // By layer: the noise that it alone makes at the outputs, over their signal. `weight_bytes` gets
+  // those of layers with weights, in float.
+  std::map<std::string, double> noise_of(const Recipe& recipe,
+                                         std::map<std::string, double>* weight_bytes = nullptr) {
+    const auto prepared = prepare(graph_, recipe, data_.fit);
     debug::Sensitivity found;
     try {
       found =
@@ -542,62 +637,140 @@ class Tuner {
       found = debug::sensitivity(*prepared, {data_.fit[0]},
                                  {.method = debug::SensitivityMethod::alone});
     }
-    std::vector<PricedLayer> layers;
-    for (const debug::LayerSensitivity& s : found.layers)
-      if (!s.left_float && s.op != "input") layers.push_back({s.name, s.share, 0});
-    std::stable_sort(layers.begin(), layers.end(),
-                     [](const auto& a, const auto& b) { return a.share > b.share; });
-    if (layers.size() > kMostPriced) layers.resize(kMostPriced);
-    for (PricedLayer& layer : layers) {
-      if (is_late()) return std::nullopt;
-      Recipe recipe = leaving(plain, {layer.name});  // what weights are costs no time
-      calibrate(graph_, recipe, {data_.fit[0]});
-      const double cost = cost_of(apply(graph_, recipe, data_.fit));
-      layer.price = std::max(cost - base_cost, 1e-3 * base_cost);
+    std::map<std::string, double> noise;
+    for (const debug::LayerSensitivity& s : found.layers) {
+      if (s.left_float || s.op == "input") continue;
+      noise[s.name] = std::pow(10.0, -s.sqnr / 10);
+      if (weight_bytes && s.weight_bytes > 0)
+        (*weight_bytes)[s.name] = static_cast<double>(s.weight_bytes);
     }
-    std::stable_sort(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
-      return a.share / a.price > b.share / b.price;
-    });
-    return layers;
+    return noise;
   }
 
-  void try_floats() {
+  // What the layers of the base that make the most noise could have instead: how much noise that
+  // takes away, and what it costs. None if the time is up before all are priced.
+  std::optional<std::vector<PrecisionChange>> price_changes(const Recipe& base, double base_cost) {
+    // Noise is that of the float network's own weights: steps write rounded ones in their place.
+    Recipe plain = base;
+    std::erase_if(plain.steps, [](const Recipe::Step& step) {
+      const std::vector<RecipeStep> known = recipe_steps();
+      return std::any_of(known.begin(), known.end(),
+                         [&](const RecipeStep& k) { return k.name == step.name && k.on_prepared; });
+    });
+    const std::map<std::string, double> noise = noise_of(plain);
+    std::vector<std::pair<std::string, double>> layers(noise.begin(), noise.end());
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
+    if (layers.size() > kMostPriced) layers.resize(kMostPriced);
+    std::vector<PrecisionChange> changes;
+    try {
+      std::vector<PrecisionChange> all;
+      for (const auto& [layer, most] : noise) all.push_back({layer, Precision::bits16});
+      std::map<std::string, double> rest = noise_of(changed(plain, all));
+      for (const auto& [layer, most] : layers)
+        changes.push_back({layer, Precision::bits16, most - rest[layer]});
+    } catch (const Error& e) {  // a backend without such codes
+      result_.notes.push_back(fmt::format("results of 16 bits: {}", e.what()));
+    }
+    for (const auto& [layer, most] : layers) changes.push_back({layer, Precision::float32, most});
+    for (PrecisionChange& change : changes) {
+      if (is_late()) return std::nullopt;
+      Recipe recipe = changed(plain, {change});  // what weights are costs no time
+      calibrate(graph_, recipe, {data_.fit[0]});
+      const double cost = cost_of(apply(graph_, recipe, data_.fit));
+      change.cost = std::max(cost - base_cost, 1e-3 * base_cost);
+    }
+    return changes;
+  }
+
+  // With some of the changes, by index, made to the base.
+  std::optional<size_t> attempt_changed(size_t base, const std::vector<size_t>& chosen,
+                                        const std::string& more = "") {
+    std::vector<PrecisionChange> changes;
+    std::vector<std::string> left_float, in_16_bits;
+    for (const size_t i : chosen) {
+      changes.push_back(state_.changes()->at(i));
+      (changes.back().to == Precision::float32 ? left_float : in_16_bits)
+          .push_back(changes.back().layer);
+    }
+    std::vector<std::string> parts{result_.trials[base].name};
+    for (const auto& [layers, what] :
+         {std::pair{&left_float, "float"}, {&in_16_bits, "in 16 bits"}})
+      if (!layers->empty())
+        parts.push_back(
+            fmt::format("{} layer{} {}", layers->size(), layers->size() == 1 ? "" : "s", what));
+    return attempt(fmt::format("{}{}", fmt::join(parts, ", "), more),
+                   changed(recipes_[base], changes), false, left_float, in_16_bits);
+  }
+
+  void try_precisions() {
     if (result_.trials.empty()) return;
     const size_t base = best_index();
-    const double base_cost = result_.trials[base].cost;
-    if (!state_.layers()) {
-      const auto priced = price_layers(recipes_[base], base_cost);
+    const double base_cost = result_.trials[base].cost, budget = most_cost(base_cost) - base_cost;
+    if (!state_.changes()) {
+      const auto priced = price_changes(recipes_[base], base_cost);
       if (!priced) return;
-      state_.set_layers(*priced);
+      state_.set_changes(*priced);
     }
-    std::vector<std::string> layers;
-    double expected = base_cost;
-    for (const PricedLayer& layer : *state_.layers()) {
-      if (expected + layer.price > options_.slowest * base_cost) continue;
-      expected += layer.price;
-      layers.push_back(layer.name);
-    }
+    const std::vector<PrecisionChange>& all = *state_.changes();
+    const std::vector<size_t> order = greedy_changes(all, budget);
     const auto with = [&](size_t count) -> std::optional<bool> {  // whether it is above the bar
-      const std::vector<std::string> chosen(layers.begin(),
-                                            layers.begin() + static_cast<std::ptrdiff_t>(count));
-      const auto number = attempt(fmt::format("{}, {} layer{} float", result_.trials[base].name,
-                                              count, count == 1 ? "" : "s"),
-                                  leaving(recipes_[base], chosen), false, chosen);
+      const auto number = attempt_changed(base, changes_after(all, order, count));
       return number ? std::optional(result_.trials[*number].above) : std::nullopt;
     };
     size_t enough = 0, few = 0;
-    for (size_t count = 1; !layers.empty() && !is_late(); count *= 2) {
-      count = std::min(count, layers.size());
+    for (size_t count = 1; !order.empty() && !is_late(); count *= 2) {
+      count = std::min(count, order.size());
       if (with(count).value_or(false)) {
         enough = count;
         break;
       }
       few = count;
-      if (count == layers.size()) break;
+      if (count == order.size()) break;
     }
     while (enough > few + 1 && !is_late()) {
       const size_t middle = (enough + few) / 2;
       (with(middle).value_or(false) ? enough : few) = middle;
+    }
+    if (done()) return;
+    std::vector<size_t> chosen = choose_changes(all, budget),
+                        greedy = changes_after(all, order, order.size());
+    std::ranges::sort(chosen);
+    std::ranges::sort(greedy);
+    if (chosen != greedy) attempt_changed(base, chosen, ", exchanged");
+    if (!done()) try_exchanges(base, chosen, budget);
+  }
+
+  // One of the chosen changes for one that was not, which the estimate thinks less of: the score
+  // decides. Begins with the chosen one that gains the least and the other one that gains the most.
+  void try_exchanges(size_t base, std::vector<size_t> chosen, double budget) {
+    const std::vector<PrecisionChange>& all = *state_.changes();
+    std::vector<size_t> others(all.size());
+    std::iota(others.begin(), others.end(), size_t{0});
+    std::stable_sort(others.begin(), others.end(),
+                     [&](size_t a, size_t b) { return all[a].gain > all[b].gain; });
+    double best = result_.trials[best_index()].score;
+    int number = 0;
+    for (const size_t in : others) {
+      if (chosen.empty() || number == kMostExchanges || done()) return;
+      if (std::find(chosen.begin(), chosen.end(), in) != chosen.end()) continue;
+      std::vector<size_t> next = chosen;
+      const auto same = std::find_if(next.begin(), next.end(), [&](size_t i) {
+        return all[i].layer == all[in].layer;  // a layer has one precision
+      });
+      const auto out = same != next.end()
+                           ? same
+                           : std::min_element(next.begin(), next.end(), [&](size_t a, size_t b) {
+                               return all[a].gain < all[b].gain;
+                             });
+      *out = in;
+      double cost = 0;
+      for (const size_t i : next) cost += all[i].cost;
+      if (cost > budget) continue;
+      const auto made = attempt_changed(base, next, fmt::format(", exchange {}", ++number));
+      if (!made || result_.trials[*made].score <= best) continue;
+      best = result_.trials[*made].score;
+      chosen = next;
     }
   }
 
@@ -643,6 +816,14 @@ std::vector<std::string> tune_metric_names() {
   return names;
 }
 
+TuneMetric words_metric(int64_t space) {
+  return {"words", [space](const Batches& x, const Batches& y) {
+            return agreement_of(x, y, [space](const Tensor& a, const Tensor& b) {
+              return debug::word_agreement(a, b, space < 0 ? a.size(a.dim() - 1) - 1 : space);
+            });
+          }};
+}
+
 TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels) {
   return {fmt::format("top-{}", k),
           [k, labels = std::move(labels)](const Batches&, const Batches& got) {
@@ -657,21 +838,30 @@ TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels) {
 }
 
 TuneMetric perplexity_metric(std::vector<Tensor> labels) {
-  return {
-      "perplexity", [labels = std::move(labels)](const Batches&, const Batches& got) {
-        OCTET_CHECK(labels.size() == got.size(), invalid_argument,
-                    "perplexity_metric: labels of {} batches, results of {}", labels.size(),
-                    got.size());
-        double sum = 0, count = 0;
-        for (size_t b = 0; b < got.size(); ++b) {
-          const Tensor& scores = got[b].at(0);
-          const Tensor rows = scores.reshape({-1, scores.size(scores.dim() - 1)});
-          sum +=
-              functional::cross_entropy(rows, labels[b].reshape({-1}), {.reduction = "sum"}).item();
-          count += static_cast<double>(labels[b].numel());
-        }
-        return -std::exp(sum / std::max(1.0, count));
-      }};
+  return {"perplexity", [labels = std::move(labels)](const Batches&, const Batches& got) {
+            OCTET_CHECK(labels.size() == got.size(), invalid_argument,
+                        "perplexity_metric: labels of {} batches, results of {}", labels.size(),
+                        got.size());
+            double sum = 0, count = 0;
+            for (size_t b = 0; b < got.size(); ++b) {
+              const Tensor& scores = got[b].at(0);
+              OCTET_CHECK(scores.dim() >= 2, invalid_argument,
+                          "perplexity: the first output is {}; expected scores (..., classes)",
+                          to_string(scores.type()));
+              const int64_t places =
+                  scores.numel() / std::max<int64_t>(scores.size(scores.dim() - 1), 1);
+              OCTET_CHECK(labels[b].numel() == places, invalid_argument,
+                          "perplexity: {} labels for scores {}; expected one for each of {} places",
+                          labels[b].numel(), octet::to_string(scores.shape()), places);
+              const Tensor rows = scores.reshape({-1, scores.size(scores.dim() - 1)}),
+                           wanted = labels[b].reshape({-1});
+              const functional::CrossEntropyOptions sums{.reduction = "sum"};
+              sum += functional::cross_entropy(rows, wanted, sums).item();
+              for (const int64_t label : wanted.to_vector<int64_t>())
+                count += label != sums.ignore_index ? 1 : 0;
+            }
+            return -std::exp(sum / std::max(1.0, count));
+          }};
 }
 
 TuneResult tune(const Graph& graph, const TuneData& data, const TuneOptions& options) {

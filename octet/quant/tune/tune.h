@@ -31,26 +31,30 @@ struct TuneMetric {
 };
 // By name, without labels: "cosine" (of all float outputs), "sqnr" (in dB), "agreement" (largest
 // scores of the first output along its last dimension: debug::argmax_agreement), "sequence"
-// (debug::sequence_agreement), "characters" (debug::character_agreement), "iou" (of the first
-// output as a mask: the mean of debug::mask_overlap over samples); of detectors with scores (N,
-// boxes, categories) and corners (N, boxes, 4), with the float network's detections as the truth:
-// "detections" (those that both find, over those that one does) and "map"
-// (debug::mean_average_precision). Error for other names.
+// (debug::sequence_agreement), "characters" (debug::character_agreement), "words"
+// (words_metric(-1)), "iou" (of the first output as a mask: the mean of debug::mask_overlap over
+// samples); of detectors with scores (N, boxes, categories) and corners (N, boxes, 4), with the
+// float network's detections as the truth: "detections" (those that both find, over those that one
+// does) and "map" (debug::mean_average_precision). Error for other names.
 TuneMetric tune_metric(std::string_view name);
+// debug::word_agreement of the first output, with that class between words; -1: the last class.
+TuneMetric words_metric(int64_t space);
 std::vector<std::string> tune_metric_names();
 // Top-k of the first output; a tensor of labels for each judging batch.
 TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels);
 // Less the perplexity, exp of the mean of -log softmax(scores) at the label, of the first output,
-// scores (..., classes); an int64 tensor of labels (...) for each judging batch. Errors of
-// functional::cross_entropy.
+// scores (..., classes); an int64 tensor of labels (...) for each judging batch, of which those
+// that are -100 do not count. Errors of functional::cross_entropy.
 TuneMetric perplexity_metric(std::vector<Tensor> labels);
 
 struct TuneTrial {
   std::string name;  // "calibrated", "ranges", "ranges, gptq", "ranges, 4 layers float"
   double score = 0;  // of the metric
   double cost = 0;   // TuneOptions::cost
-  std::vector<std::string> left_float = {};  // by the tuner
-  bool above = false;                        // the bar
+  double size = 0;   // TuneOptions::size
+  // By the tuner: layers in float, and those with results of 16 bits.
+  std::vector<std::string> left_float = {}, in_16_bits = {};
+  bool above = false;  // the bar, within max_cost and max_size
 };
 
 struct TuneResult {
@@ -75,10 +79,20 @@ struct TuneOptions {
   double minutes = 10;  // no trial begins later; those of work that goes on count too
   // No network is tried that is expected to cost more than this times the one with all in 8 bits.
   double slowest = 1.25;
+  // Budgets that a network has to keep to be good enough: the most that it may cost, as a number
+  // that `cost` gives (NaN: that of all in 8 bits times `slowest`), and the most bytes. Where all
+  // in 8 bits has more, layers get weights of 4 bits, those that make the least noise for the bytes
+  // that they free; Error invalid_argument where that is not enough.
+  double max_cost = NAN;
+  double max_size = INFINITY;
+  // Bytes of a network; by default those of its constants, codes of 4 bits two to a byte.
+  std::function<double(const graph::Graph&)> size = {};
   // What a network costs when it runs, above 0; by default its time for one judging batch divided
   // by the float network's, measured in turns. It decides between trials above the bar.
   std::function<double(const graph::Graph&)> cost = {};
-  QConfigMapping mapping = {};  // with what all layers start; empty: get_default_qconfig_mapping()
+  // With what all layers start; without a global entry that is get_default_qconfig(). An observer
+  // of activations that is not the default one is the only one that is tried.
+  QConfigMapping mapping = {};
   std::vector<std::string> skip = {};  // layers that stay float in all trials
   std::string backend = "native";
   // A directory for the work: a recipe for each trial (NNN.json) and state.json, written atomically
@@ -93,17 +107,20 @@ struct TuneOptions {
 };
 
 // The ladder, until a trial is above the bar or the time is up:
+//  0. with max_size: layers of 4 bits, as above, in all trials
 //  1. ranges: percentiles for all values; then by the noise at the outputs (choose_ranges)
 //  2. each step of recipe_steps() (is_tried), added to the best so far if that scores higher
-//  3. where the mapping's weights have fewer than 8 bits: rounding learned layer by layer
-//     (adaround), then block by block (brecq) with 100 and 400 iterations, the second while there
-//     is twice the time that it should take
-//  4. layers left float: those that make the most noise (debug::sensitivity, its estimate) for what
-//     leaving them float costs; 1, 2, 4, ... of them, then fewer again while the bar holds
+//  3. where weights have fewer than 8 bits, by the mapping for all or by max_size: rounding learned
+//     layer by layer (adaround), then block by block (brecq) with 100 and 400 iterations, the
+//     second while there is twice the time that it should take
+//  4. layers with results of 16 bits or in float, by the noise that this takes away
+//     (debug::sensitivity, its estimate) and what it costs, measured, within the budget: 1, 2, 4,
+//     ... of greedy_changes, then fewer again while the bar holds; then choose_changes, and some
+//     exchanges of one of these for one that was not chosen, kept if the score is higher
 //  5. what doctor() prescribes for the best without steps, alone and with biases corrected
 // Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
-// while there is none, the one with the highest score. Errors: invalid_argument without samples;
-// those of prepare_fx; internal if no trial could be made.
+// while there is none, the one with the highest score of those within the budgets. Errors:
+// invalid_argument without samples; those of prepare_fx; internal if no trial could be made.
 TuneResult tune(const graph::Graph& graph, const TuneData& data, const TuneOptions& options = {});
 
 }  // namespace octet::quant

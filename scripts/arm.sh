@@ -42,17 +42,21 @@ programs=("$@")
 [ $# -gt 0 ] || programs=(test_base test_tensor test_kernels test_engine test_quant test_io)
 PRESET=arm scripts/build.sh "${programs[@]}" || exit 2
 
+# QEMU 7.2 itself ends in an assertion when a child of a process with threads starts threads; and an emulated CPU keeps no time limit.
+left_out='Perf*:Data*:Ort*:Browser*:Golden*:ParallelFork.*:Json.TimeIsLinearInTheText'
+
 # The emulated CPUs: ARMv8.0, one with dot products of bytes, one with those of mixed signs too.
 failed=0 tests=0 runs=0
 for cpu in cortex-a57:neon neoverse-n1:dotprod max:i8mm; do
   for program in "${programs[@]}"; do
     log=build-arm/$program.${cpu#*:}.log
     OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 qemu-aarch64 -cpu "${cpu%:*}" -L "$root" "build-arm/bin/$program" \
-      --gtest_filter="${GTEST_FILTER:-*}:-Perf*:Data*:Ort*:Browser*:Golden*" --gtest_brief=1 >"$log" 2>&1 || {
+      --gtest_filter="${GTEST_FILTER:-*}:-$left_out" --gtest_brief=1 >"$log" 2>&1 || {
       echo "scripts/arm.sh: $program on ${cpu%:*} failed: $log" >&2
       failed=$((failed + 1))
     }
-    tests=$((tests + $(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)))
+    ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
+    tests=$((tests + ${ran:-0}))
     runs=$((runs + 1))
   done
 done

@@ -12,7 +12,8 @@ for run in "test_engine Exactness.*:Codes16.*" "test_runtime Program.EveryIsa*";
     echo "scripts/bits.sh: $program failed: $directory/bits_$program.log" >&2
     failed=1
   }
-  tests=$((tests + $(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$directory/bits_$program.log" | tail -1)))
+  ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$directory/bits_$program.log" | tail -1)
+  tests=$((tests + ${ran:-0}))
 done
 echo "bits: $tests tests, about $OCTET_BITS_CASES calls and $((OCTET_BITS_CASES / 100)) networks of seed $OCTET_BITS_SEED:" \
   "$([ $failed = 0 ] && echo "the same bits everywhere" || echo FAILED)"

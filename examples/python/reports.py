@@ -45,7 +45,7 @@ for x in samples:
     prepared(x)
 show("sensitivity", octet.sensitivity(prepared, samples))
 
-# %% A poor quantization, and what cures it
+# %% A poor quantization (octet warns of two samples), and what cures it
 poor = octet.quantize(network, [images[:1], images[1:2]], qconfig_mapping=octet.get_default_qconfig_mapping("qnnpack"))
 show("doctor", octet.doctor(network, poor, samples, seconds=5))
 

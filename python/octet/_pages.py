@@ -42,8 +42,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return f'<{tag}{" class=n" if number else ""}>{_text(value)}</{tag}>'
 
-    head = "".join(cell("th", column) for column in columns)
-    body = "".join("<tr>" + "".join(cell("td", value) for value in row) + "</tr>" for row in rows)
+    body_rows = [list(row) for row in rows]
+    shown = [i for i in range(len(columns)) if any(_text(row[i]) for row in body_rows)]  # columns without a word are left out
+    head = "".join(cell("th", columns[i]) for i in shown)
+    body = "".join("<tr>" + "".join(cell("td", row[i]) for i in shown) + "</tr>" for row in body_rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

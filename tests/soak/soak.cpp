@@ -172,8 +172,7 @@ class Soak {
     const bool flat = late <= 1.05 * early + 4, good = wrong_ == 0 && flat && runs_ > 0;
     fmt::print(
         "soak: {:.0f} s, {} threads, {} models: {} runs, {} loads, {} wrong; a run {:.2f} ms "
-        "(p50), {:.2f} "
-        "ms (p99); memory {:.1f} MB, then {:.1f} MB{}\n",
+        "(p50), {:.2f} ms (p99); memory {:.1f} MB, then {:.1f} MB{}\n",
         seconds_, threads_, kModels, runs_, loads_.load(), wrong_.load(), percentile(0.5),
         percentile(0.99), early, late, good ? "" : ": FAILED");
     return good;

@@ -30,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMostPriced = 16;  // layers whose price is measured
 constexpr int kMostExchanges = 4;
+constexpr std::ptrdiff_t kNoiseBatches = 16;  // that the noise of layers is estimated on
 constexpr int64_t kHoldOutEach = 4;  // samples, of those that fit, by which cures are judged
 constexpr double kSameCost = 0.02;
 
@@ -627,11 +628,13 @@ class Tuner {
   // those of layers with weights, in float.
   std::map<std::string, double> noise_of(const Recipe& recipe,
                                          std::map<std::string, double>* weight_bytes = nullptr) {
-    const auto prepared = prepare(graph_, recipe, data_.fit);
+    const Batches samples(data_.fit.begin(),
+                          data_.fit.begin() + std::min(kNoiseBatches, std::ssize(data_.fit)));
+    const auto prepared = prepare(graph_, recipe, samples);
     debug::Sensitivity found;
     try {
       found =
-          debug::sensitivity(*prepared, data_.fit, {.method = debug::SensitivityMethod::estimate});
+          debug::sensitivity(*prepared, samples, {.method = debug::SensitivityMethod::estimate});
     } catch (const Error& e) {
       result_.notes.push_back(fmt::format("noise of layers, estimated: {}", e.what()));
       found = debug::sensitivity(*prepared, {data_.fit[0]},

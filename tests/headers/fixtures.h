@@ -39,6 +39,8 @@ extern std::vector<Tensor> data;
 extern Dataset dataset;
 extern std::vector<std::vector<Tensor>> samples, calibration, held_out;
 
+extern quant::Recipe recipe;
+
 // Training.
 extern DataLoader loader;
 extern int epochs;

@@ -1,6 +1,7 @@
 #pragma once
 // How precisely single layers of a recipe compute: what mixed precision chooses from.
 //
+//   quant::Recipe recipe{.mapping = quant::get_default_qconfig_mapping()};
 //   quant::set_precision(recipe, "conv1", quant::Precision::bits16);
 
 #include <cstdint>

@@ -325,7 +325,7 @@ void add_budgets(Command& command, Options& o) {
       .check(positive_number());
   command
       .add_option("--max-time", o.max_time,
-                  "most time, in percent of the float network's: 40% (in place of --slowest)")
+                  "most time, in percent of float's: 40% (in place of --slowest)")
       .type_name("P%")
       .check(accepted_by([](const std::string& text) { parse_time(text); }));
   command
@@ -357,9 +357,11 @@ void add_tune(CommandLine& program) {
   std::vector<std::string> names = quant::tune_metric_names();
   command
       .add_option("--metric", o->metric,
-                  fmt::format("{}\n(all against float), top-k, perplexity (with labels)\n"
+                  fmt::format("{},\n{}\n"
+                              "(all against float), top-k, perplexity (with labels)\n"
                               "default: top-k with labels, else cosine",
-                              fmt::join(names, ", ")))
+                              fmt::join(names.begin(), names.begin() + 6, ", "),
+                              fmt::join(names.begin() + 6, names.end(), ", ")))
       .type_name("NAME")
       .check([names]() mutable {
         names.insert(names.end(), {"top-k", "perplexity"});

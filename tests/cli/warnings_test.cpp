@@ -64,7 +64,9 @@ TEST(CliWarnings, AResultOf0DecibelsIsNeverSilent) {
   EXPECT_TRUE(contains(r.err, "output %y has an SQNR of 0.0 dB")) << r.err;
   EXPECT_TRUE(contains(r.err, "grows most at")) << r.err;
   EXPECT_EQ(json_of(quantize(dir, net, data, {"--json"}))["warnings"].size(), 3u);
-  expect_success(quantize(dir, net, data, {"--samples", "35"}));
+  r = quantize(dir, net, data, {"--samples", "35"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_FALSE(contains(r.err, "alone sets") || contains(r.err, "SQNR")) << r.err;
 }
 
 TEST(CliWarnings, EveryOutputIsLookedAt) {

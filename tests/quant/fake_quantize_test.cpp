@@ -40,6 +40,25 @@ std::vector<std::pair<const char*, ObserverFactory>> all_kinds() {
 
 }  // namespace
 
+// As after a step whose ranges came from elsewhere: the observer's state is set, and followed.
+TEST(FakeQuantize, FollowsTheObserverWhenAskedTo) {
+  const auto check = [](auto&& fake) {
+    fake(Tensor::from({-1.0F, 1.0F}));
+    const double before = fake.calculate_qparams().scales.at(0);
+    auto state = fake.observer().extra_state();
+    state.at("min_val") = Tensor::full(state.at("min_val").shape(), -4);
+    state.at("max_val") = Tensor::full(state.at("max_val").shape(), 4);
+    fake.observer().set_extra_state(state);
+    EXPECT_EQ(fake.calculate_qparams().scales.at(0), before);
+    fake.std::remove_cvref_t<decltype(fake)>::follow_observer();
+    EXPECT_NEAR(fake.calculate_qparams().scales.at(0), 4 * before, 1e-6);
+  };
+  const ObserverFactory moving("moving-average");
+  check(FakeQuantize(moving));
+  check(FusedMovingAvgObsFakeQuantize(moving));
+  check(LearnableFakeQuantize(moving));
+}
+
 TEST(FakeQuantizeOperators, AreQuantizeThenDequantize) {
   Tensor x = Tensor::randn({3, 4, 5, 6}, 1);
   x.data<float>()[0] = NAN;

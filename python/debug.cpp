@@ -172,7 +172,7 @@ void bind_sensitivity(py::module_& m) {
       py::arg("prepared"), py::arg("names"), "The 8-bit graph in which these layers stay float.");
 }
 
-// -- calibration sets ------------------------------------------------------------------------------
+// -- calibration sets -----------------------------------------------------------------------------
 
 py::dict dict_of_quality(const debug::CalibrationQuality& q) {
   py::list values, influences;

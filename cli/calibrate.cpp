@@ -80,12 +80,6 @@ class Part {
     collect();
   }
 
-  void save() {
-    if (file_.empty()) return;
-    collect();
-    dist::save_shard(file_, shard_);
-  }
-
  private:
   void collect() {
     half_->merge(quant::CalibrationStatistics::of(prepared_));
@@ -96,7 +90,8 @@ class Part {
   void save_sometimes() {
     if (file_.empty() || Clock::now() < next_save_) return;
     const auto start = Clock::now();
-    save();
+    collect();
+    dist::save_shard(file_, shard_);
     next_save_ = Clock::now() + 50 * (Clock::now() - start);
   }
 
@@ -143,11 +138,10 @@ void resume_from(const std::string& file, dist::Shard& shard) {
     }
   }
   if (shard.seen.empty()) return;
-  dist::save_shard(file + ".0", shard);
+  const std::filesystem::path first(file + ".0");
+  dist::save_shard(first, shard);
   for (const std::string& f : files)
-    if (f != file + ".0" &&
-        std::filesystem::path(f).filename() != std::filesystem::path(file + ".0").filename())
-      std::filesystem::remove(f);
+    if (std::filesystem::path(f).filename() != first.filename()) std::filesystem::remove(f);
   say(fmt::format("octet: {} of {} samples were seen before", shard.count(), shard.plan.samples));
 }
 

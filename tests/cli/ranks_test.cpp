@@ -273,7 +273,7 @@ TEST(CliRanks, AKilledRankEndsTheOthersAndTheWorkCanBeResumed) {
   const int n = rounds ? std::atoi(rounds) : 2;
   for (int i = 0; i < n; ++i) {
     const std::string out = dir / "q.octet";
-    // The rank with a process id that was written down kills itself by a shell beside it.
+    // A shell beside rank 1 kills it.
     const std::string script = fmt::format(
         "if [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then (sleep 0.{:02}; kill -9 $$ 2>/dev/null) & fi; "
         "exec \"$@\"",

@@ -1,5 +1,9 @@
 #include "octet/engine/geometry_impl.h"
 
+#include <algorithm>
+#include <map>
+#include <utility>
+
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 
@@ -85,6 +89,76 @@ TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const 
           }
   });
   return offsets;
+}
+
+namespace {
+
+// Bit k of element o: the window of the outputs at place o along dimension d meets nothing at its
+// place k.
+std::vector<uint64_t> empty_places(const Window3& w, bool transposed, size_t d, int64_t size,
+                                   int64_t outputs) {
+  std::vector<uint64_t> masks(static_cast<size_t>(outputs));
+  for (int64_t o = 0; o < outputs; ++o)
+    for (int64_t k = 0; k < w.kernel[d]; ++k) {
+      // Of a transposed convolution the edges are left alone: there are few such pixels.
+      const bool empty = transposed ? (o + w.begin[d] - k * w.dilation[d]) % w.stride[d] != 0
+                                    : input_place(w, false, d, o, k, size) < 0;
+      if (empty) masks[static_cast<size_t>(o)] |= uint64_t{1} << k;
+    }
+  return masks;
+}
+
+}  // namespace
+
+PixelGroups pixel_groups(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
+  PixelGroups result;
+  if (y[2] != 1 || w.kernel[0] != 1 || w.taps() < 2 || w.taps() > 64) return result;
+  const int64_t height = y[3], width = y[4];
+  const std::vector<uint64_t> rows = empty_places(w, transposed, 1, x[3], height),
+                              columns = empty_places(w, transposed, 2, x[4], width);
+  const auto skipped = [&](uint64_t row, uint64_t column) {
+    uint64_t taps = 0;
+    for (int64_t i = 0; i < w.kernel[1]; ++i)
+      for (int64_t j = 0; j < w.kernel[2]; ++j)
+        if ((row >> i & 1) || (column >> j & 1)) taps |= uint64_t{1} << (i * w.kernel[2] + j);
+    const uint64_t all = ~uint64_t{0} >> (64 - w.taps());
+    return taps == all ? taps & ~uint64_t{1} : taps;
+  };
+  // The left and right edges count in small images alone; without them rows stay where they are.
+  constexpr int64_t kNarrow = 64;
+  if (!transposed && width > kNarrow) {
+    for (int64_t oy = 0; oy < height; ++oy) {
+      if (oy == 0 || rows[oy] != rows[oy - 1]) result.groups.push_back({0, skipped(rows[oy], 0)});
+      result.groups.back().end = (oy + 1) * width;
+    }
+  } else {
+    std::map<std::pair<uint64_t, uint64_t>, std::vector<int32_t>> pixels;
+    for (int64_t oy = 0; oy < height; ++oy)
+      for (int64_t ox = 0; ox < width; ++ox) {
+        // The corners stay with their row: groups of one pixel are no gain.
+        const uint64_t column = !transposed && rows[oy] != 0 ? 0 : columns[ox];
+        pixels[{rows[oy], column}].push_back(static_cast<int32_t>(oy * width + ox));
+      }
+    for (const auto& [empty, group] : pixels) {
+      result.pixels.insert(result.pixels.end(), group.begin(), group.end());
+      result.groups.push_back({std::ssize(result.pixels), skipped(empty.first, empty.second)});
+    }
+  }
+  if (std::all_of(result.groups.begin(), result.groups.end(),
+                  [](const PixelGroups::Group& g) { return g.skipped == 0; }))
+    return {};
+  return result;
+}
+
+TapOffsets PixelGroups::in_order(TapOffsets offsets, int64_t taps) const {
+  if (pixels.empty()) return offsets;
+  TapOffsets ordered;
+  ordered.reserve(offsets.size());
+  for (const int32_t p : pixels) {
+    const auto first = offsets.begin() + p * taps;
+    ordered.insert(ordered.end(), first, first + taps);
+  }
+  return ordered;
 }
 
 Shape with_3_spatial(const Shape& shape) {

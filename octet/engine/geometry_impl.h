@@ -34,6 +34,23 @@ int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int6
 using TapOffsets = std::vector<int32_t, LastingAllocator<int32_t>>;
 TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y);
 
+// Output pixels in groups whose windows meet no element of x at the same taps, which a matrix
+// product then skips: at the edges those outside the image; of a transposed convolution those
+// between its elements.
+struct PixelGroups {
+  struct Group {
+    int64_t end;       // the place in the order behind its last pixel
+    uint64_t skipped;  // bit t: tap t, of at most 64. Never all of them
+  };
+  std::vector<Group> groups;    // none: no taps are skipped
+  std::vector<int32_t> pixels;  // in their order; empty: as they lie
+
+  // Rows of `taps` offsets, one for each pixel, into the order.
+  TapOffsets in_order(TapOffsets offsets, int64_t taps) const;
+};
+// Of images of two spatial dimensions; x and y have three, as above.
+PixelGroups pixel_groups(const Window3& w, bool transposed, const Shape& x, const Shape& y);
+
 // A 2-d window sliding over an image. Padding and dilation as in conv2d's attributes: [top, left,
 // bottom, right].
 struct Window {

@@ -59,6 +59,19 @@ struct Excess {
   OCTET_INLINE void begin(I (&)[kM][kN]) {}
   template <int kM>
   OCTET_INLINE void add(I (&)[kM][kN], const uint8_t* const (&)[kM], int64_t /*tap*/) {}
+  OCTET_INLINE void skip(int64_t /*tap*/) {}
+};
+
+// Where the rows of a tile are stored.
+struct EvenRows {
+  uint8_t* first;
+  int64_t bytes;  // from one to the next
+  OCTET_INLINE uint8_t* operator()(int r) const { return first + r * bytes; }
+};
+template <int kM>
+struct ScatteredRows {
+  uint8_t* rows[kM];
+  OCTET_INLINE uint8_t* operator()(int r) const { return rows[r]; }
 };
 
 template <typename Dot>
@@ -188,7 +201,7 @@ struct Gemm {
         const int64_t count = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
         if (count <= 0) continue;
         I sum = V::load(acc);
-        const int64_t at = (m + r) * g.ldc + first;
+        const int64_t at = g.row_of_c(m + r) + first;
         if (g.epilogue == Epilogue::int32) {
           V::store_i32(static_cast<int32_t*>(g.c) + at, sum, count);
           continue;
@@ -211,7 +224,12 @@ struct Gemm {
   static OCTET_INLINE void step(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
                                 const char* b) {
     step_half<0, 0, kM>(acc, row, i, b);
-    if constexpr (Dot::kHalves == 2) step_half<1, 0, kM>(acc, row, i, b);
+    if constexpr (Dot::kHalves == 2) {
+      // The activations of many rows are loaded again: kept, they would push accumulators out of
+      // the registers.
+      if constexpr (kM > 2) asm("" : : : "memory");
+      step_half<1, 0, kM>(acc, row, i, b);
+    }
   }
   template <int kHalf, int kFirst, int kEnd, int kM, int kN>  // rows kFirst..kEnd
   static OCTET_INLINE void step_half(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
@@ -269,8 +287,8 @@ struct Gemm {
 
     // Four vectors of accumulators make one vector of codes: two rows of a panel, or four of a
     // narrow one.
-    template <int kM, int kRow>
-    OCTET_INLINE void requantize(const I (&acc)[kM][kN], uint8_t* y) const {
+    template <int kM, int kRow, typename Rows>
+    OCTET_INLINE void requantize(const I (&acc)[kM][kN], const Rows& y) const {
       F v[4];
       I rounded[4];
 #pragma GCC unroll 4
@@ -287,13 +305,13 @@ struct Gemm {
       store<kM, kRow, 0>(codes.narrow4(rounded[0], rounded[1], rounded[2], rounded[3]), y);
     }
     // Rows kRow..kEnd as int32, or as float32.
-    template <int kM, int kRow, int kEnd>
-    OCTET_INLINE void words(const I (&acc)[kM][kN], uint8_t* y) const {
+    template <int kM, int kRow, int kEnd, typename Rows>
+    OCTET_INLINE void words(const I (&acc)[kM][kN], const Rows& y) const {
 #pragma GCC unroll 4
       for (int r = kRow; r < kEnd; ++r) {
 #pragma GCC unroll 2
         for (int j = 0; j < kN; ++j) {
-          uint8_t* to = y + r * ldc + j * V::kBytes;
+          uint8_t* to = y(r) + j * V::kBytes;
           if (!to_float) {
             V::store(to, acc[r][j]);
             continue;
@@ -305,13 +323,13 @@ struct Gemm {
         }
       }
     }
-    template <int kM, int kRow, int kPart>
-    OCTET_INLINE void store(I bytes, uint8_t* y) const {
+    template <int kM, int kRow, int kPart, typename Rows>
+    OCTET_INLINE void store(I bytes, const Rows& y) const {
       if constexpr (kPart < kAtOnce && kRow + kPart < kM) {
         if (__builtin_expect(columns == kN * kLanes, 1)) {
-          V::template store_part<kAtOnce, kPart>(y + (kRow + kPart) * ldc, bytes);
+          V::template store_part<kAtOnce, kPart>(y(kRow + kPart), bytes);
         } else {
-          V::template store_part<kAtOnce, kPart>(y + (kRow + kPart) * ldc, bytes, columns);
+          V::template store_part<kAtOnce, kPart>(y(kRow + kPart), bytes, columns);
         }
         store<kM, kRow, kPart + 1>(bytes, y);
       }
@@ -321,10 +339,10 @@ struct Gemm {
   // The last steps (bytes first..bytes of the last tap) and the way out, a few rows at a time.
   // Requantizing all rows at once would leave the multipliers idle: out-of-order execution does not
   // look far enough ahead to the next tile.
-  template <int kM, int kN, int kRow = 0>
+  template <int kM, int kN, int kRow = 0, typename Rows>
   static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN],
                                 const uint8_t* const (&row)[kM], int64_t first, int64_t bytes,
-                                const char* b, uint8_t* y, int32_t (*sums)[kN][kLanes]) {
+                                const char* b, const Rows& y, int32_t (*sums)[kN][kLanes]) {
     if constexpr (kRow < kM) {
       constexpr int kEnd = kRow + 4 / kN < kM ? kRow + 4 / kN : kM;
       const char* w = b;
@@ -397,6 +415,19 @@ struct Gemm {
     }
   }
 
+  template <int kM, bool kIndirect>
+  static OCTET_INLINE auto rows_of_c(const GemmArgs& g, int64_t m, int64_t n, int64_t element) {
+    uint8_t* c = static_cast<uint8_t*>(g.c) + n * element;
+    if constexpr (kIndirect) {
+      ScatteredRows<kM> y;
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r) y.rows[r] = c + g.row_of_c(m + r) * element;
+      return y;
+    } else {
+      return EvenRows{c + m * g.ldc * element, g.ldc * element};
+    }
+  }
+
   // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels
   // from n on are stored.
   template <int kM, int kN, bool kIndirect>
@@ -404,6 +435,10 @@ struct Gemm {
                     int64_t columns) {
     constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
     const int64_t bytes = steps_of(g.shape) * 4, taps = g.shape.taps;
+    const uint64_t skipped = g.skipped;
+    int64_t last_tap = taps - 1;
+    if (skipped != 0)
+      while (skipped >> last_tap & 1) --last_tap;
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
     const Exit<kN> exit(g, n, columns);
     Excess<Dot, kN> excess(panel, taps * steps_of(g.shape));
@@ -412,11 +447,11 @@ struct Gemm {
       I acc[kSets][kM][kN];
       begin(g, m, n, columns, exit.bias, acc);
 
-      uint8_t* y = static_cast<uint8_t*>(g.c) + (m * g.ldc + n) * exit.element;
+      const auto y = rows_of_c<kM, kIndirect>(g, m, n, exit.element);
       // four times the bytes of codes: have the lines here when they are written
       if (exit.to_words)
         for (int r = 0; r < kM; ++r)
-          for (int j = 0; j < kN; ++j) __builtin_prefetch(y + r * exit.ldc + j * V::kBytes, 1);
+          for (int j = 0; j < kN; ++j) __builtin_prefetch(y(r) + j * V::kBytes, 1);
       const char* b = excess.weights;
       excess.begin(acc[0]);
       const uint8_t* row[kM] = {};
@@ -429,12 +464,18 @@ struct Gemm {
 #pragma GCC unroll 16
           for (int r = 0; r < kM; ++r, of += taps) V::resolve(of, taps - t0, g.a, g.pad, rows[r]);
           for (int64_t t = 0; t < some; ++t) {
+            if (skipped != 0 && (skipped >> (t0 + t) & 1)) {
+              b += steps_of(g.shape) * kN * Dot::kVectorBytes;
+              excess.skip(t0 + t);
+              continue;
+            }
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
-            steps<kSets, kM, kN>(acc, row, t0 + t + 1 < taps ? bytes : before_landing, b);
+            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b);
             excess.add(acc[0], row, t0 + t);
+            if (t0 + t == last_tap) break;
           }
-          if (t0 + 8 >= taps) break;
+          if (t0 + 8 > last_tap) break;
         }
       } else {
         const uint8_t* next = g.a + m * g.lda;
@@ -506,19 +547,19 @@ struct Gemm {
         I next[2][2];
         sum(next[0], m);
         sum(next[1], m + 1);
-        exit.template requantize<2, 0>(acc, y);
+        exit.template requantize<2, 0>(acc, EvenRows{y, g.ldc});
 #pragma GCC unroll 2
         for (int r = 0; r < 2; ++r)
 #pragma GCC unroll 2
           for (int j = 0; j < 2; ++j) acc[r][j] = next[r][j];
       }
-      exit.template requantize<2, 0>(acc, y);
+      exit.template requantize<2, 0>(acc, EvenRows{y, g.ldc});
       y += 2 * g.ldc;
     }
     if (m < end) {
       I acc[1][2];
       sum(acc[0], m);
-      exit.template requantize<1, 0>(acc, y);
+      exit.template requantize<1, 0>(acc, EvenRows{y, g.ldc});
     }
   }
   // Null where weights are too many for registers: dense rows of up to 32 bytes, three taps of 9 to
@@ -545,7 +586,7 @@ struct Gemm {
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
     const Tiles of = pairs_of(g);
-    if (of && g.epilogue == Epilogue::requantize && !g.row_sums) {
+    if (of && g.epilogue == Epilogue::requantize && !g.row_sums && !g.c_rows && !g.cuts) {
       const int64_t narrow = g.shape.n % kPanel,
                     wide = narrow > 0 && narrow <= kLanes ? g.shape.n - narrow : n1;
       run_pairs(of, g, m0, m1, n0, wide < n1 ? wide : n1);
@@ -563,6 +604,29 @@ struct Gemm {
   template <typename TilesOf>
   static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0,
                                       int64_t n1, int64_t vector_size, TilesOf&& tiles_of) {
+    if (!g.cuts) return for_even_blocks(g, m0, m1, n0, n1, vector_size, tiles_of);
+    const int64_t fit = kBlockBytes / (g.shape.k + 1), block = fit < kRows ? kRows : fit;
+    for (int64_t first = m0; first < m1; first += block) {
+      const int64_t last = first + block < m1 ? first + block : m1;
+      for (int64_t n = n0; n < n1; n += kPanel) {
+        const GemmCut* cut = g.cuts;
+        for (int64_t m = first; m < last; ++cut) {
+          if (cut->end <= m) continue;
+          GemmArgs rows = g;
+          rows.cuts = nullptr;
+          rows.skipped = cut->skipped;
+          rows.bias = cut->bias;
+          const int64_t end = cut->end < last ? cut->end : last;
+          for_even_blocks(rows, m, end, n, n1 - n < kPanel ? n1 : n + kPanel, vector_size,
+                          tiles_of);
+          m = end;
+        }
+      }
+    }
+  }
+  template <typename TilesOf>
+  static OCTET_INLINE void for_even_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0,
+                                           int64_t n1, int64_t vector_size, TilesOf&& tiles_of) {
     if (m1 <= m0 || n1 <= n0) return;
     const GemmShape& s = g.shape;
     // `all` tiles, of which the first `larger` have one row more than the others.
@@ -591,7 +655,7 @@ struct Gemm {
   // Rows m..m + kM of a panel, from sums in memory.
   template <int kM>
   static OCTET_INLINE void finish_rows(const GemmArgs& g, const Exit<2>& exit, const int32_t* sums,
-                                       int64_t m, int64_t n, uint8_t* y) {
+                                       int64_t m, int64_t n, EvenRows y) {
     I acc[kM][2];
 #pragma GCC unroll 2
     for (int r = 0; r < kM; ++r)
@@ -624,8 +688,9 @@ struct Gemm {
       const Exit<2> exit(g, n, g.shape.n - n < kPanel ? g.shape.n - n : kPanel);
       uint8_t* y = static_cast<uint8_t*>(g.c) + m0 * exit.ldc + n * exit.element;
       int64_t m = m0;
-      for (; m + 2 <= m1; m += 2, y += 2 * exit.ldc) finish_rows<2>(g, exit, sums, m, n, y);
-      if (m < m1) finish_rows<1>(g, exit, sums, m, n, y);
+      for (; m + 2 <= m1; m += 2, y += 2 * exit.ldc)
+        finish_rows<2>(g, exit, sums, m, n, {y, exit.ldc});
+      if (m < m1) finish_rows<1>(g, exit, sums, m, n, {y, exit.ldc});
     }
   }
 

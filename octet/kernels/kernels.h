@@ -52,10 +52,20 @@ enum class Epilogue {
 // zw*sum(qx) + K*zx*zw. The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it
 // also passes row_sums (sum of the row's qx over all k and taps, padding included) and
 // b_zero_points, and the kernel subtracts row_sums[m]*b_zero_points[n] from acc.
+//
+// Rows of a convolution whose windows leave the image at the same taps can be made one cut: those
+// taps are skipped, neither read nor multiplied, and the cut's own bias folds the zero point over
+// the others. The order of the rows is the caller's: c_rows says where each of them is stored.
 struct GemmShape {
   int64_t n = 0;     // output channels
   int64_t k = 0;     // bytes per tap
   int64_t taps = 1;  // kernel positions
+};
+
+struct GemmCut {
+  int64_t end = 0;                // the row behind its last one; it begins where the last cut ends
+  uint64_t skipped = 0;           // bit t: tap t is skipped. Never all taps
+  const int32_t* bias = nullptr;  // [n], in place of the product's
 };
 
 struct GemmArgs {
@@ -64,9 +74,13 @@ struct GemmArgs {
   int64_t lda = 0;                   // bytes, dense only
   const int32_t* offsets = nullptr;  // [m][taps]
   const uint8_t* pad = nullptr;
-  const void* b = nullptr;  // made by gemm_pack of the same table
-  void* c = nullptr;        // bytes, int32 or float32 by the epilogue
-  int64_t ldc = 0;          // elements
+  const void* b = nullptr;          // made by gemm_pack of the same table
+  void* c = nullptr;                // bytes, int32 or float32 by the epilogue
+  int64_t ldc = 0;                  // elements
+  const int32_t* c_rows = nullptr;  // [m] or null: row m is stored as row c_rows[m]; indirect only
+  // Ascending, up to the last row; at most 64 taps. Null: none. Indirect only.
+  const GemmCut* cuts = nullptr;
+  uint64_t skipped = 0;  // as in GemmCut, of all rows; not read with cuts
   Epilogue epilogue = Epilogue::requantize;
   const int32_t* bias = nullptr;           // [n], never null
   const float* multiplier = nullptr;       // [n], for requantize and dynamic
@@ -77,6 +91,9 @@ struct GemmArgs {
   // clamp of y's codes; signed output is -128..127 and stored as int8
   int32_t lo = 0, hi = 255;
   bool relu = false;  // for dynamic
+
+  // Where in C row m is stored, in elements.
+  int64_t row_of_c(int64_t m) const { return (c_rows ? c_rows[m] : m) * ldc; }
 };
 
 // y[p][c] = requantize(sum over t < taps of (A(p, t)[c] - zx) * w[t][c]): depthwise convolution,

@@ -89,6 +89,11 @@ struct ExcessLists {
       }
     }
   }
+  OCTET_INLINE void skip(int64_t tap) {
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j)
+      for (; at[j][0] == tap; at[j] -= 2) entry[j] += kEntryBytes;
+  }
 };
 
 // Of panels with_signs: what is added to every sum.
@@ -111,6 +116,7 @@ struct SignedSums {
   }
   template <int kM>
   OCTET_INLINE void add(I (&)[kM][kN], const uint8_t* const (&)[kM], int64_t /*tap*/) {}
+  OCTET_INLINE void skip(int64_t /*tap*/) {}  // there is one tap
 };
 
 // Makes a panel of `vectors` packed vectors one with_signs. False if a weight is -128.

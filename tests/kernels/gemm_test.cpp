@@ -17,7 +17,9 @@ struct Product {
   GemmArgs args;
   std::vector<uint8_t> a, pad;
   std::vector<int8_t> w;
-  std::vector<int32_t> offsets, bias, row_sums, b_zero_points;
+  std::vector<int32_t> offsets, bias, row_sums, b_zero_points, c_rows;
+  std::vector<std::vector<int32_t>> cut_bias;
+  std::vector<GemmCut> cuts;
   std::vector<float> multiplier, float_bias;
   Guarded expected{0};
 
@@ -57,6 +59,31 @@ struct Product {
     if (random.chance(0.3)) g.float_bias = nullptr;
   }
 
+  // Rows in an order of their own, in cuts that skip taps. Of products by offsets.
+  void cut(Random& random) {
+    if (random.chance(0.7)) {
+      for (int64_t i = 0; i < m; ++i) c_rows.push_back(static_cast<int32_t>(i));
+      for (int64_t i = m - 1; i > 0; --i) std::swap(c_rows[i], c_rows[random.integer(0, i)]);
+      args.c_rows = c_rows.data();
+    }
+    const int64_t taps = args.shape.taps;
+    for (int64_t end = 0; end < m;) {
+      end = std::min(m, end + random.integer(1, 20));
+      uint64_t skipped = 0;
+      for (int64_t t = 0; t < taps; ++t)
+        if (random.chance(0.4)) skipped |= uint64_t{1} << t;
+      skipped &= ~(uint64_t{1} << random.integer(0, taps - 1));
+      cut_bias.emplace_back();
+      for (int64_t j = 0; j < args.shape.n; ++j)
+        cut_bias.back().push_back(static_cast<int32_t>(random.integer(-100000, 100000)));
+      cuts.push_back({end, skipped, cut_bias.back().data()});
+    }
+    args.cuts = cuts.data();
+  }
+  const GemmCut& cut_of(int64_t i) const {
+    return *std::find_if(cuts.begin(), cuts.end(), [&](const GemmCut& c) { return i < c.end; });
+  }
+
   void bind() {
     args.a = a.data();
     args.offsets = indirect ? offsets.data() : nullptr;
@@ -82,14 +109,16 @@ struct Product {
     const auto [n, k, taps] = args.shape;
     expected = Guarded(output_bytes());
     for (int64_t i = 0; i < m; ++i) {
+      const uint64_t skipped = cuts.empty() ? 0 : cut_of(i).skipped;
+      const int32_t* biases = cuts.empty() ? bias.data() : cut_of(i).bias;
       for (int64_t j = 0; j < n; ++j) {
-        int64_t exact = bias[j];
+        int64_t exact = biases[j];
         for (int64_t t = 0; t < taps; ++t)
-          for (int64_t q = 0; q < k; ++q)
+          for (int64_t q = 0; q < k && (skipped >> t & 1) == 0; ++q)
             exact += row(i, t)[q] * int64_t{w[(j * taps + t) * k + q]};
         if (args.row_sums) exact -= int64_t{row_sums[i]} * b_zero_points[j];
         const int32_t acc = wrapped(exact);
-        const size_t at = static_cast<size_t>(i * args.ldc + j);
+        const size_t at = static_cast<size_t>((args.c_rows ? c_rows[i] : i) * args.ldc + j);
         if (args.epilogue == Epilogue::int32) {
           expected.put(at, acc);
           continue;
@@ -210,6 +239,41 @@ TEST_P(GemmTest, TheEpilogueOfSumsInMemoryIsGemmsAndWritesNothingElse) {
       kernels().gemm_finish(g, sums.data(), 0, half);
       ASSERT_SAME_BYTES(y, p.expected) << " in product " << i << ": " << p.describe();
     }
+}
+
+// Some of them in ranges of rows, which need not begin where a cut does.
+TEST_P(GemmTest, CutsSkipTapsAndRowsAreStoredWhereTheyBelong) {
+  Random random(24);
+  for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})
+    for (int i = 0; i < 150; ++i) {
+      Product p;
+      p.indirect = true;
+      p.m = random.integer(1, 70);
+      p.args.shape = {random.integer(1, 80), random.integer(1, 40),
+                      random.chance(0.2) ? random.integer(10, 64) : random.integer(2, 9)};
+      p.args.epilogue = epilogue;
+      if (random.chance(0.3))
+        p.w.assign(static_cast<size_t>(p.args.shape.n * p.args.shape.k * p.args.shape.taps), 127);
+      p.randomize(random, random.chance(0.3));
+      p.cut(random);
+      p.compute_expected();
+      const Guarded y = p.run(kernels(), random.chance(0.3) ? random.integer(1, 30) : 0);
+      ASSERT_SAME_BYTES(y, p.expected) << "in product " << i << ": " << p.describe();
+    }
+}
+
+// A block holds more rows than fit in L2 at once.
+TEST_P(GemmTest, CutsOfManyRowsAreExact) {
+  Random random(25);
+  Product p;
+  p.indirect = true;
+  p.m = 900;
+  p.args.shape = {40, 600, 2};
+  p.randomize(random, false);
+  p.cut(random);
+  p.compute_expected();
+  const Guarded y = p.run(kernels());
+  ASSERT_SAME_BYTES(y, p.expected) << p.describe();
 }
 
 TEST_P(GemmTest, FourBitWeightsOfRandomShapesAreExactAndWriteNothingElse) {

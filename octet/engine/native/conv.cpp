@@ -37,8 +37,14 @@ class ConvPlan final : public KernelPlan {
     copy_bytes_ = (s.images * image_bytes_ + kBufferSlack + 63) / 64 * 64;
   }
   // No offsets: a pointwise convolution.
-  ConvPlan(const PackedWeights& w, engine_detail::TapOffsets offsets, const ConvShape& s)
-      : w_(w), s_(s), dense_(offsets.empty()), offsets_(std::move(offsets)) {
+  ConvPlan(const PackedWeights& w, engine_detail::TapOffsets offsets, const ConvShape& s,
+           engine_detail::PixelGroups order = {})
+      : w_(w),
+        s_(s),
+        dense_(offsets.empty()),
+        offsets_(order.in_order(std::move(offsets), w.shape.taps)),
+        pixels_(std::move(order.pixels)) {
+    if (!order.groups.empty()) make_cuts(order);
     m_ = s.pixels();
     if (!dense_) {
       pad_ = Buffer::allocate(w.shape.k);
@@ -87,6 +93,27 @@ class ConvPlan final : public KernelPlan {
     return engine_detail::tap_offsets({w.kh, 1, w.sh, w.sw, 0, 0, 0, 0, w.dh, 1}, image.h, image.w,
                                       image.c, s.oh, s.ow);
   }
+  void make_cuts(const engine_detail::PixelGroups& order) {
+    const int64_t channels = std::ssize(w_.bias), taps = w_.shape.taps;
+    if (!w_.tap_sums.empty()) {
+      for (const auto& cut : order.groups)
+        for (int64_t c = 0; c < channels; ++c) {
+          int64_t sum = w_.bias[c];
+          for (int64_t t = 0; t < taps; ++t)
+            if (cut.skipped >> t & 1)
+              sum += int64_t{w_.x_zero_point} * w_.tap_sums[t * channels + c];
+          cut_bias_.push_back(static_cast<int32_t>(sum));
+        }
+    }
+    for (int64_t group = 0; group < w_.groups; ++group) {
+      const int32_t* bias = (cut_bias_.empty() ? w_.bias : cut_bias_).data() + group * w_.shape.n;
+      for (const auto& cut : order.groups) {
+        cuts_.push_back({cut.end, cut.skipped, bias});
+        if (!cut_bias_.empty()) bias += channels;
+      }
+    }
+  }
+
   // Of image i / groups and group i % groups.
   kernels::GemmArgs arguments(int64_t i) const {
     int64_t image = i / w_.groups, group = i % w_.groups;
@@ -98,6 +125,8 @@ class ConvPlan final : public KernelPlan {
     if (!dense_) {
       a.offsets = offsets_.data();
       a.pad = reinterpret_cast<const uint8_t*>(pad_.data());
+      if (!pixels_.empty()) a.c_rows = pixels_.data();
+      if (!cuts_.empty()) a.cuts = cuts_.data() + group * (std::ssize(cuts_) / w_.groups);
     }
     if (sums_) a.row_sums = row_sums_ + i * sums_;
     return a;
@@ -112,6 +141,9 @@ class ConvPlan final : public KernelPlan {
   Window window_;
   PaddedImage padded_;  // h is 0 where the image is read as it lies
   engine_detail::TapOffsets offsets_;
+  std::vector<int32_t> pixels_;         // as in PixelGroups
+  std::vector<kernels::GemmCut> cuts_;  // [groups][cuts]
+  std::vector<int32_t> cut_bias_;       // [cuts][groups * n]; empty: the weights' bias is right
   Buffer pad_;
   const uint8_t* x_ = nullptr;
   uint8_t* y_ = nullptr;
@@ -152,8 +184,10 @@ class ConvKernel final : public Kernel {
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
     if (joined_) return std::make_unique<ConvPlan>(packed_, rows_of_, conv_shape(in, out));
-    return std::make_unique<ConvPlan>(packed_, conv_offsets(window_, transposed_, in[0], out[0]),
-                                      conv_shape(in, out));
+    return std::make_unique<ConvPlan>(
+        packed_, conv_offsets(window_, transposed_, in[0], out[0]), conv_shape(in, out),
+        engine_detail::pixel_groups(window_, transposed_, engine_detail::with_3_spatial(in[0]),
+                                    engine_detail::with_3_spatial(out[0])));
   }
 
  private:

@@ -3,8 +3,6 @@
 // table of offsets; images of few channels are copied with their padding written out, so that a row
 // of the window is one tap. A transposed convolution is a plain one for each residue of the
 // output's place modulo the stride: outputs of one residue meet the same taps of the window.
-#include <map>
-
 #include "octet/engine/native/float_impl.h"
 #include "octet/engine/native/image_impl.h"
 #include "octet/engine/native/schedule_impl.h"
@@ -200,8 +198,12 @@ class FloatConvPlan final : public KernelPlan {
       offsets_.emplace_back();
     } else if (kernel.residues_.size() == 1) {
       parts_.push_back({0, out_pixels_, {}});
-      offsets_.push_back(engine_detail::tap_offsets(s_.window, s_.transposed, x_, y_));
-      if (y_[2] == 1) gather_edges();
+      const engine_detail::PixelGroups order =
+          engine_detail::pixel_groups(s_.window, s_.transposed, x_, y_);
+      for (const int32_t p : order.pixels) parts_.back().rows.push_back(p * y_[1]);
+      for (const auto& group : order.groups) parts_.back().cuts.push_back(group.end);
+      offsets_.push_back(order.in_order(
+          engine_detail::tap_offsets(s_.window, s_.transposed, x_, y_), s_.window.taps()));
     } else {
       for (size_t i = 0; i < kernel.residues_.size(); ++i) add_residue(i);
     }
@@ -251,45 +253,6 @@ class FloatConvPlan final : public KernelPlan {
     std::vector<int64_t> rows;  // where they begin in an image; empty: one after the other
     std::vector<int64_t> cuts;  // as in FloatGemmArgs
   };
-
-  // Which taps of the window lie outside the image, along one dimension, for each place of the
-  // results.
-  std::vector<uint64_t> taps_outside(size_t d) const {
-    std::vector<uint64_t> masks(static_cast<size_t>(y_[d + 2]));
-    for (int64_t o = 0; o < y_[d + 2]; ++o)
-      for (int64_t k = 0; k < std::min<int64_t>(64, s_.window.kernel[d]); ++k)
-        if (engine_detail::input_place(s_.window, s_.transposed, d, o, k, x_[d + 2]) < 0)
-          masks[static_cast<size_t>(o)] |= uint64_t{1} << k;
-    return masks;
-  }
-
-  // Pixels whose windows leave the image at the same taps come one after the other, so that tiles
-  // pass over those: rows of pixels above and below; in small images, where it counts, also pixels
-  // at the left and right.
-  void gather_edges() {
-    const std::vector<uint64_t> above = taps_outside(1), beside = taps_outside(2);
-    constexpr int64_t kSmall = 64;
-    using Key = std::pair<uint64_t, uint64_t>;
-    std::map<Key, std::vector<int64_t>> pixels;
-    for (int64_t y = 0; y < y_[3]; ++y)
-      for (int64_t x = 0; x < y_[4]; ++x)
-        pixels[{above[y], above[y] || y_[4] > kSmall ? 0 : beside[x]}].push_back(y * y_[4] + x);
-    if (pixels.size() == 1) return;
-    Part& part = parts_.back();
-    const size_t taps = static_cast<size_t>(s_.window.taps());
-    const TapOffsets in_order = std::move(offsets_.back());
-    TapOffsets& offsets = offsets_.back();
-    offsets.clear();
-    offsets.reserve(in_order.size());
-    for (const auto& [key, group] : pixels) {
-      for (int64_t p : group) {
-        part.rows.push_back(p * y_[1]);
-        const auto first = in_order.begin() + p * static_cast<int64_t>(taps);
-        offsets.insert(offsets.end(), first, first + static_cast<int64_t>(taps));
-      }
-      part.cuts.push_back(static_cast<int64_t>(part.rows.size()));
-    }
-  }
 
   void add_residue(size_t index) {
     const Residue& r = kernel_.residues_[index];

@@ -67,10 +67,12 @@ struct PackedWeights {
   std::vector<float> multiplier;
   std::vector<int32_t> weight_zero_points;  // empty if all are 0
   std::vector<int32_t> weight_sums;         // of q_w per output channel, wrapping
-  WideChannels wide;                        // what a plan runs after the kernel
-  int32_t x_zero_point = 0;                 // of unsigned codes
-  bool flip_x = false;                      // x is qint8: flip its sign bit first
-  bool four_bit = false;                    // weights are packed in 4 bits
+  // [taps][groups * n], the same by tap: of two to 64 taps, where x's zero point is not 0.
+  std::vector<int32_t> tap_sums;
+  WideChannels wide;         // what a plan runs after the kernel
+  int32_t x_zero_point = 0;  // of unsigned codes
+  bool flip_x = false;       // x is qint8: flip its sign bit first
+  bool four_bit = false;     // weights are packed in 4 bits
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows,
@@ -93,6 +95,7 @@ struct PackedWeights {
     hi = weights.hi;
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
     weight_sums.resize(groups * s.n);
+    if (s.taps > 1 && s.taps <= 64 && x_zero_point != 0) tap_sums.resize(s.taps * groups * s.n);
     const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr,
                   panel_bytes = table->gemm_nr * s.taps * s.k;
     parallel_ranges(
@@ -106,6 +109,9 @@ struct PackedWeights {
                        packed_bytes({n, s.k, s.taps});
             pack(panel, rows.get(*table, first, first + panel.n, room), to);
             const int32_t* sum = sums.of(panel, to);
+            for (size_t row = 0; row * groups * s.n < tap_sums.size(); ++row)
+              std::copy_n(sum + (row + 1) * panel.n, panel.n,
+                          &tap_sums[row * groups * s.n + first]);
             for (int64_t c = 0; c < panel.n; ++c) {
               weight_sums[first + c] = sum[c];
               const int64_t fold =
@@ -169,35 +175,45 @@ struct PackedWeights {
 
  private:
   // The sum of each channel's weights: the product with a row of ones, which reads a panel just
-  // packed from the cache.
+  // packed from the cache. Where tap_sums are wanted, behind it a row for each tap, which is 0 at
+  // the others.
   class PanelSums {
    public:
     explicit PanelSums(const PackedWeights& w)
         : table_(*w.table),
           gemm_(w.gemm),
           ones_(w.shape.k + kBufferSlack, 1),
-          offsets_(w.shape.taps),
+          zeros_(w.shape.k + kBufferSlack),
+          rows_(w.tap_sums.empty() ? 1 : 1 + w.shape.taps),
+          offsets_(rows_ * w.shape.taps),
           bias_(table_.gemm_nr),
-          sums_(table_.gemm_nr) {}
+          sums_(rows_ * table_.gemm_nr) {
+      for (int64_t row = 1; row < rows_; ++row)
+        for (int64_t t = 0; t < w.shape.taps; ++t)
+          offsets_[row * w.shape.taps + t] = t == row - 1 ? 0 : -1;
+    }
+    // [rows][panel.n]
     const int32_t* of(const kernels::GemmShape& panel, const void* packed) {
       kernels::GemmArgs a;
       a.shape = panel;
       a.a = ones_.data();
       if (panel.taps > 1) a.offsets = offsets_.data();
+      a.pad = zeros_.data();
       a.b = packed;
       a.c = sums_.data();
       a.ldc = panel.n;
       a.epilogue = kernels::Epilogue::int32;
       a.bias = bias_.data();
-      gemm_(a, 0, 1, 0, panel.n);
+      gemm_(a, 0, rows_, 0, panel.n);
       return sums_.data();
     }
 
    private:
     const kernels::KernelTable& table_;
     decltype(kernels::KernelTable::gemm) gemm_;
-    std::vector<uint8_t> ones_;
-    std::vector<int32_t> offsets_, bias_, sums_;  // offsets_, bias_: 0
+    std::vector<uint8_t> ones_, zeros_;
+    int64_t rows_;
+    std::vector<int32_t> offsets_, bias_, sums_;  // bias_: 0
   };
 };
 

@@ -160,7 +160,7 @@ class WideChannels {
   }
 
   static void store(const kernels::GemmArgs& a, int64_t row, int64_t n, int64_t sum) {
-    const int64_t at = row * a.ldc + n;
+    const int64_t at = a.row_of_c(row) + n;
     if (a.epilogue == kernels::Epilogue::requantize) {
       static_cast<uint8_t*>(a.c)[at] =
           static_cast<uint8_t>(affine::requantize(sum, a.multiplier[n], a.zero_point, a.lo, a.hi));

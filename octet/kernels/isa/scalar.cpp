@@ -72,10 +72,10 @@ void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void*
 }
 
 // The way out of C[m][n], whose products' sum is acc.
-void finish(const GemmArgs& g, int64_t m, int64_t n, int32_t acc) {
+void finish(const GemmArgs& g, const int32_t* bias, int64_t m, int64_t n, int32_t acc) {
   if (g.row_sums) acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
-  acc = wrap_add(acc, g.bias[n]);
-  const int64_t at = m * g.ldc + n;
+  acc = wrap_add(acc, bias[n]);
+  const int64_t at = g.row_of_c(m) + n;
   switch (g.epilogue) {
     case Epilogue::requantize:
       store_code(g.c, at,
@@ -96,24 +96,29 @@ void finish(const GemmArgs& g, int64_t m, int64_t n, int32_t acc) {
 
 void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   const int64_t k = g.shape.k, taps = g.shape.taps;
+  const GemmCut* cut = g.cuts;
   for (int64_t m = m0; m < m1; ++m) {
+    while (cut && cut->end <= m) ++cut;
+    const uint64_t skipped = cut ? cut->skipped : g.skipped;
+    const int32_t* bias = cut ? cut->bias : g.bias;
     for (int64_t n = n0; n < n1; ++n) {
       const int8_t* w = static_cast<const int8_t*>(g.b) + n * taps * k;
       int32_t acc = 0;
       for (int64_t t = 0; t < taps; ++t, w += k) {
+        if (skipped != 0 && (skipped >> t & 1)) continue;
         const uint8_t* x = row_of(g, m, t);
         int32_t sum = 0;
         for (int64_t i = 0; i < k; ++i) sum = wrap_add(sum, x[i] * w[i]);
         acc = wrap_add(acc, sum);
       }
-      finish(g, m, n, acc);
+      finish(g, bias, m, n, acc);
     }
   }
 }
 
 void gemm_finish(const GemmArgs& g, const int32_t* sums, int64_t m0, int64_t m1) {
   for (int64_t m = m0; m < m1; ++m)
-    for (int64_t n = 0; n < g.shape.n; ++n) finish(g, m, n, sums[m * g.shape.n + n]);
+    for (int64_t n = 0; n < g.shape.n; ++n) finish(g, g.bias, m, n, sums[m * g.shape.n + n]);
 }
 
 void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {

@@ -56,6 +56,7 @@
 #include "octet/quant/algorithms/block_weights.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/algorithms/cross_layer_equalization.h"
+#include "octet/quant/algorithms/distill.h"
 #include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/hadamard.h"

@@ -11,6 +11,7 @@
 #include "octet/quant/algorithms/block_weights.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/algorithms/cross_layer_equalization.h"
+#include "octet/quant/algorithms/distill.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/hadamard.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"
@@ -314,6 +315,24 @@ void bind_rounding(py::module_& m) {
       arg("progress") = none(),
       "Weights of a calibrated graph whose rounding is learned, layer by layer (AdaRound) or block "
       "by block (BRECQ). {\"entries\": the error of each before and now, \"skipped\": names}.");
+  m.def(
+      "distill",
+      [](const py::object& prepared, const py::iterable& samples, const MaybeGraph& float_graph,
+         int64_t iterations, double lr, int64_t batch, uint64_t seed, const py::object& progress) {
+        const Batches all = batches_of(samples, "distill");
+        const quant::DistillOptions options{
+            float_graph, iterations, lr, batch, seed, callback<int64_t, int64_t>(progress)};
+        quant::ObservedGraphModule& model = prepared_of(prepared);
+        const auto found = without_gil([&] { return quant::distill(model, all, options); });
+        py::dict result;
+        result["before"] = found.before;
+        result["error"] = found.error;
+        return result;
+      },
+      arg("prepared"), arg("samples"), arg("float_graph") = none(), arg("iterations") = 200,
+      arg("lr") = 0.001, arg("batch") = 32, arg("seed") = 1, arg("progress") = none(),
+      "Weights and biases of a calibrated graph trained, without labels, to give the float "
+      "network's outputs. {\"before\": the loss, \"error\": the loss now}.");
 }
 
 void bind_input_weight_equalization(py::module_& m) {

@@ -35,6 +35,7 @@ struct Options {
   std::string max_size, max_time;
   std::vector<std::string> skip;
   double target = NAN, minutes = 10, slowest = 1.25;
+  int64_t distill = 800;
   int64_t top = 1, space = -1, weight_bits = 8;
   bool resume = false, json = false, force = false;
   DataOptions sampling;
@@ -208,6 +209,7 @@ quant::TuneOptions tune_options(const Options& o, const graph::Graph& graph,
       .max_drop = parse_drop(o.drop),
       .minutes = o.minutes,
       .slowest = o.slowest,
+      .most_distillation = o.distill,
       .mapping = quant::with_weight_bits(quant::get_default_qconfig(), o.weight_bits),
       .skip = o.skip,
       .state = o.state.empty() ? o.out + ".tune" : o.state,
@@ -323,6 +325,11 @@ void add_budgets(Command& command, Options& o) {
                   "most time with layers left float, over that without (1.25)")
       .type_name("X")
       .check(positive_number());
+  command
+      .add_option("--distill", o.distill,
+                  "most iterations of distillation: 50, 200 or 800; 0: none (800)")
+      .type_name("N")
+      .check(whole_number(0, INT32_MAX));
   command
       .add_option("--max-time", o.max_time,
                   "most time, in percent of float's: 40% (in place of --slowest)")

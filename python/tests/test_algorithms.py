@@ -48,6 +48,12 @@ class OnPreparedGraphs(unittest.TestCase):
             self.assertLess(layer["error"], layer["nearest_error"])
         self.assertGreater(self.after(), self.before + 3)
 
+    def test_distill(self):
+        done = []
+        found = quantization.distill(self.prepared, self.samples, iterations=20, progress=lambda now, of: done.append((now, of)))
+        self.assertLessEqual(found["error"], found["before"])
+        self.assertEqual(done[-1], (20, 20))
+
     def test_adaround(self):
         report = quantization.adaround(self.prepared, self.samples, iterations=30)
         self.assertEqual([e["layers"] for e in report["entries"]], [[l["layer"]] for l in quantization.gptq(
@@ -75,7 +81,7 @@ class OnPreparedGraphs(unittest.TestCase):
 
     def test_an_uncalibrated_model_is_an_error(self):
         fresh = octet.prepare_fx(self.graph, octet.get_default_qconfig_mapping())
-        for call in (quantization.gptq, quantization.correct_bias, quantization.adaround, quantization.choose_ranges):
+        for call in (quantization.gptq, quantization.correct_bias, quantization.adaround, quantization.distill, quantization.choose_ranges):
             with self.assertRaises(octet.Error) as caught:
                 call(fresh, self.samples)
             self.assertEqual(caught.exception.code, "not_calibrated")

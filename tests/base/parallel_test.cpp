@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <set>
@@ -134,6 +135,18 @@ TEST(Parallel, SeveralCallersAtOnce) {
     });
   for (auto& c : callers) c.join();
   EXPECT_EQ(total, 4 * 50 * 10);
+}
+
+TEST(Parallel, WhatHasNotBegunWhenATaskFailsIsLeftOut) {
+  const Threads threads(2);
+  std::atomic<int> ran{0};
+  EXPECT_THROW(parallel_for(1000,
+                            [&](int64_t) {
+                              if (ran++ == 0) fail(ErrorCode::io, "x");
+                              std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                            }),
+               Error);
+  EXPECT_LT(ran, 900);
 }
 
 TEST(Parallel, RethrowsTheTasksError) {

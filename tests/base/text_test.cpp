@@ -17,6 +17,14 @@ bool matches(const std::string& pattern, const std::string& name) {
   return NamePattern(pattern).matches(name);
 }
 
+TEST(Text, BytesAreToldInPowersOfAThousand) {
+  EXPECT_EQ(human_bytes(0), "0 B");
+  EXPECT_EQ(human_bytes(999), "999 B");
+  EXPECT_EQ(human_bytes(1000), "1.0 KB");
+  EXPECT_EQ(human_bytes(1e6), "1.00 MB");
+  EXPECT_EQ(human_bytes(2.5e9), "2.50 GB");
+}
+
 TEST(NamePattern, ExactNamesGlobsAndExpressions) {
   EXPECT_TRUE(matches("layer1.0.conv", "layer1.0.conv"));
   EXPECT_FALSE(matches("layer1.0.conv", "layer1.00conv"));

@@ -11,10 +11,10 @@ namespace {
 
 // No trial reaches this bar, so that all of the ladder is gone through.
 std::vector<std::string> tune_args(const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> args{"tune",     kNet,    "--data", kCalibration, "--samples",
-                                "64",       "-o",    out,      "--metric",   "sqnr",
-                                "--target", "200",   "--cost", "operators",  "--slowest",
-                                "1.5",      "--json"};
+  std::vector<std::string> args{"tune",     kNet,        "--data", kCalibration, "--samples",
+                                "64",       "-o",        out,      "--metric",   "sqnr",
+                                "--target", "200",       "--cost", "operators",  "--slowest",
+                                "1.5",      "--distill", "50",     "--json"};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -50,9 +50,10 @@ TEST(CliTune, EveryRecipeIsReplayedAndTheBestToTheSameBytes) {
 TEST(CliTune, WeightsOfFourBitsReachLearnedRoundingAndAreReplayedToTheSameBytes) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  const auto json = json_of(run_octet({"tune", kNet, "--data", kCalibration, "--samples", "16",
-                                       "-o", dir / "n.octet", "--weight-bits", "4", "--slowest",
-                                       "1", "--target", "2", "--cost", "operators", "--json"}));
+  const auto json =
+      json_of(run_octet({"tune", kNet, "--data", kCalibration, "--samples", "16", "-o",
+                         dir / "n.octet", "--weight-bits", "4", "--slowest", "1", "--target", "2",
+                         "--cost", "operators", "--distill", "0", "--json"}));
   size_t learned = SIZE_MAX;
   for (size_t i = 0; i < json["trials"].size(); ++i)
     if (contains(json["trials"][i]["name"], "brecq of 100")) learned = i;

@@ -61,7 +61,7 @@ double operators_in_float(const graph::Graph& g) {
 }
 
 TuneOptions options_for(const std::string& coarse) {
-  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2};
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2, .most_distillation = 0};
   o.mapping = planted(coarse);
   o.cost = operators_in_float;
   return o;
@@ -104,6 +104,24 @@ TEST(Tune, WithoutATrialAboveTheBarTheHighestScoreIsBest) {
   }
 }
 
+// Before and after the rungs that cost time; these begin with networks that were not distilled.
+TEST(Tune, WhatIsBestIsDistilledForLongerAndLonger) {
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 1000, .slowest = 2};
+  o.cost = operators_in_float;
+  o.mapping = get_default_qconfig();
+  const TuneResult r = tune(network(), data(), o);
+  std::vector<std::string> distilled;
+  for (const TuneTrial& t : r.trials)
+    if (const size_t at = t.name.find(", distill of "); at != std::string::npos) {
+      distilled.push_back(t.name.substr(at + 2));
+      EXPECT_EQ(t.name.find("distill", at + 12), std::string::npos) << t.name;
+    }
+  ASSERT_GE(distilled.size(), 3u);
+  distilled.resize(3);
+  EXPECT_EQ(distilled,
+            (std::vector<std::string>{"distill of 50", "distill of 200", "distill of 800"}));
+}
+
 TEST(Tune, TheResultIsWhatItsRecipeMakesAndWhatTheScoreWasMeasuredOn) {
   const graph::Graph g = network();
   const TuneResult r = tune(g, data(), options_for("conv3"));
@@ -139,7 +157,8 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   }
   registered = on = true;
   const graph::Graph g = network();
-  TuneOptions o{.metric = tune_metric("sqnr"), .target = 1000, .slowest = 1.01};
+  TuneOptions o{
+      .metric = tune_metric("sqnr"), .target = 1000, .slowest = 1.01, .most_distillation = 0};
   o.cost = operators_in_float;
   // Ranges that are 16 times too wide, as an outlier would make them.
   Batches wide = batches(1);
@@ -161,7 +180,8 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
 
 TEST(Tune, WithinTheBytesThatAreAllowedLayersGet4Bits) {
   const graph::Graph g = network();
-  TuneOptions o{.metric = tune_metric("sqnr"), .target = 60, .slowest = 1.01};
+  TuneOptions o{
+      .metric = tune_metric("sqnr"), .target = 60, .slowest = 1.01, .most_distillation = 0};
   o.cost = operators_in_float;
   const TuneResult eight = tune(g, data(), o);
   o.max_size = 0.8 * eight.trials[0].size;
@@ -202,7 +222,7 @@ TEST(Tune, ResultsOf16BitsAreTriedWhereTheyCostLess) {
   QConfig q = get_default_qconfig(), bad = q;
   bad.activation = ObserverFactory("minmax").with_args(q.activation.options());
   bad.activation = bad.activation.with_quant_range(0, 7);
-  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2};
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2, .most_distillation = 0};
   o.mapping = QConfigMapping(q).set_module_name("conv2", bad);
   o.cost = [](const graph::Graph& made) {  // in 16 bits it costs half of what it does in float
     double cost = operators_in_float(made);

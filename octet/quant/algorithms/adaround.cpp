@@ -129,17 +129,6 @@ SoftLayer soft_layer(const ObservedGraphModule& prepared, const PreparedLayer& l
           bias_now(prepared, layer)};
 }
 
-double spread_of(const Tensor& x) {
-  const std::vector<float> values = x.to_vector<float>();
-  double sum = 0, square = 0;
-  for (const float v : values) {
-    sum += static_cast<double>(v);
-    square += static_cast<double>(v) * static_cast<double>(v);
-  }
-  const double n = std::max(1.0, static_cast<double>(values.size())), mean = sum / n;
-  return std::sqrt(std::max(0.0, square / n - mean * mean));
-}
-
 class BlockRounding {
  public:
   BlockRounding(ObservedGraphModule& prepared, const BlockStep& step,
@@ -268,38 +257,6 @@ class BlockRounding {
   double weights_ = 0;
   AdaRoundReport::Entry entry_;
 };
-
-// The samples in batches of `size`, where the graph's inputs have an open first dimension and the
-// batches' other sizes are alike.
-Samples in_batches(const Graph& g, const Samples& samples, int64_t size) {
-  for (const ValueId v : g.inputs())
-    if (g.type(v).dims.empty() || g.type(v).dims[0].known()) return samples;
-  Samples parts, result;
-  for (const std::vector<Tensor>& batch : samples)
-    for (int64_t i = 0; i < batch[0].size(0); ++i) {
-      auto& part = parts.emplace_back();
-      for (const Tensor& t : batch) part.push_back(t.slice(0, i, i + 1));
-    }
-  const auto fits = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
-    for (size_t i = 0; i < a.size(); ++i)
-      if (a[i].shape() != b[i].shape()) return false;
-    return true;
-  };
-  for (size_t begin = 0; begin < parts.size();) {
-    size_t end = begin + 1;
-    while (end < parts.size() && end - begin < static_cast<size_t>(size) &&
-           fits(parts[begin], parts[end]))
-      ++end;
-    auto& batch = result.emplace_back();
-    for (size_t i = 0; i < parts[begin].size(); ++i) {
-      std::vector<Tensor> values;
-      for (size_t p = begin; p < end; ++p) values.push_back(parts[p][i]);
-      batch.push_back(functional::cat(values, 0));
-    }
-    begin = end;
-  }
-  return result;
-}
 
 }  // namespace
 

@@ -15,13 +15,12 @@ using graph::NodeId;
 using graph::NodeKind;
 using graph::ValueId;
 
-namespace {
-
-// The value that a dequantize reads, or v itself.
 ValueId root_of(const Graph& g, ValueId v) {
   const Node& node = g.producer(v);
   return node.kind == NodeKind::call && node.op == "dequantize" ? node.inputs[0] : v;
 }
+
+namespace {
 
 // By node: whether one value at most is computed by then and read later.
 std::vector<bool> places_to_part(const Graph& g) {
@@ -65,76 +64,69 @@ Tensor fake_quantized(const Tensor& x, const TensorType& type) {
       {{"quant_min", codes.quant_min}, {"quant_max", codes.quant_max}});
 }
 
-// One block of a reference graph as a function.
-class BlockFunction {
- public:
-  BlockFunction(const Graph& g, const Block& block,
-                const std::map<NodeId, const PreparedLayer*>& layers)
-      : g_(g), block_(block), layers_(layers) {
-    for (NodeId n = block.first; n <= block.last; ++n) {
-      if (!runs(n)) continue;
-      for (const ValueId v : g.node(n).inputs) {
-        if (v == kNone) continue;
-        const ValueId root = root_of(g, v);
-        const bool inside =
-            g.value(root).producer >= block.first && g.producer(root).kind != NodeKind::input;
-        if (g.is_constant(root) || inside) continue;
-        if (std::find(reads_.begin(), reads_.end(), root) == reads_.end()) reads_.push_back(root);
-      }
-    }
-  }
-  const std::vector<ValueId>& reads() const { return reads_; }
-
-  Tensor operator()(const std::vector<Tensor>& inputs, const LayerFunction& of_layer) const {
-    std::map<ValueId, Tensor> values;
-    for (size_t i = 0; i < reads_.size(); ++i) values[reads_[i]] = inputs[i];
-    const auto value = [&](ValueId v) {
-      if (v == kNone) return Tensor();
-      const ValueId root = root_of(g_, v);
-      if (!g_.is_constant(root)) return values.at(root);
-      const Tensor& t = g_.constant(root);
-      return t.is_quantized() ? t.dequantize() : t;
-    };
-    for (NodeId n = block_.first; n <= block_.last; ++n) {
-      if (!runs(n)) continue;
-      const Node& node = g_.node(n);
-      if (node.op == "quantize") {
-        values[node.outputs[0]] = fake_quantized(value(node.inputs[0]), g_.type(node.outputs[0]));
-        continue;
-      }
-      // Fused activations have no gradient of their own.
-      Attrs attrs = node.attrs;
-      std::string activation = "none";
-      if (attrs.has("activation")) {
-        activation = attrs.get_string("activation");
-        attrs.set("activation", "none");
-      }
-      std::vector<Tensor> results;
-      if (const auto layer = layers_.find(n); layer != layers_.end()) {
-        results = {of_layer(*layer->second, value(node.inputs[0]))};
-      } else {
-        std::vector<Tensor> operands;
-        for (const ValueId v : node.inputs) operands.push_back(value(v));
-        results = ops::call_all(node.op, operands, attrs);
-      }
-      if (activation != "none") results[0] = ops::call(activation, {results[0]});
-      for (size_t i = 0; i < node.outputs.size(); ++i) values[node.outputs[i]] = results.at(i);
-    }
-    return values.at(g_.node(block_.last).outputs[0]);
-  }
-
- private:
-  bool runs(NodeId n) const {
-    return g_.node(n).kind == NodeKind::call && g_.node(n).op != "dequantize";
-  }
-
-  const Graph& g_;
-  const Block& block_;
-  const std::map<NodeId, const PreparedLayer*>& layers_;
-  std::vector<ValueId> reads_;
-};
+// Constants, inputs and dequantize are read where they are used.
+bool is_computed(const Graph& g, NodeId n) {
+  return g.node(n).kind == NodeKind::call && g.node(n).op != "dequantize";
+}
 
 }  // namespace
+
+GraphFunction::GraphFunction(const Graph& g, NodeId first, NodeId last, const Layers& layers)
+    : g_(g), first_(first), last_(last), layers_(layers) {
+  for (NodeId n = first; n <= last; ++n) {
+    if (!is_computed(g_, n)) continue;
+    for (const ValueId v : g.node(n).inputs) {
+      if (v == kNone) continue;
+      const ValueId root = root_of(g, v);
+      const bool inside =
+          g.value(root).producer >= first && g.producer(root).kind != NodeKind::input;
+      if (g.is_constant(root) || inside) continue;
+      if (std::find(reads_.begin(), reads_.end(), root) == reads_.end()) reads_.push_back(root);
+    }
+  }
+}
+
+std::vector<Tensor> GraphFunction::operator()(const std::vector<Tensor>& inputs,
+                                              const LayerFunction& of_layer,
+                                              const std::vector<ValueId>& wanted) const {
+  std::map<ValueId, Tensor> values;
+  for (size_t i = 0; i < reads_.size(); ++i) values[reads_[i]] = inputs[i];
+  const auto value = [&](ValueId v) {
+    if (v == kNone) return Tensor();
+    const ValueId root = root_of(g_, v);
+    if (!g_.is_constant(root)) return values.at(root);
+    const Tensor& t = g_.constant(root);
+    return t.is_quantized() ? t.dequantize() : t;
+  };
+  for (NodeId n = first_; n <= last_; ++n) {
+    if (!is_computed(g_, n)) continue;
+    const Node& node = g_.node(n);
+    if (node.op == "quantize") {
+      values[node.outputs[0]] = fake_quantized(value(node.inputs[0]), g_.type(node.outputs[0]));
+      continue;
+    }
+    // Fused activations have no gradient of their own.
+    Attrs attrs = node.attrs;
+    std::string activation = "none";
+    if (attrs.has("activation")) {
+      activation = attrs.get_string("activation");
+      attrs.set("activation", "none");
+    }
+    std::vector<Tensor> results;
+    if (const auto layer = layers_.find(n); layer != layers_.end()) {
+      results = {of_layer(*layer->second, value(node.inputs[0]))};
+    } else {
+      std::vector<Tensor> operands;
+      for (const ValueId v : node.inputs) operands.push_back(value(v));
+      results = ops::call_all(node.op, operands, attrs);
+    }
+    if (activation != "none") results[0] = ops::call(activation, {results[0]});
+    for (size_t i = 0; i < node.outputs.size(); ++i) values[node.outputs[i]] = results.at(i);
+  }
+  std::vector<Tensor> results;
+  for (const ValueId v : wanted) results.push_back(value(v));
+  return results;
+}
 
 std::vector<Block> find_blocks(const Graph& reference, const std::vector<NodeId>& layers,
                                int64_t most_layers) {
@@ -171,13 +163,13 @@ void for_each_block(ObservedGraphModule& prepared, const Samples& samples, int64
   autograd::NoGrad no_grad;
   LayerwiseRun run(prepared, samples, options, who);
   const Graph& g = run.codes.graph();
-  std::map<NodeId, const PreparedLayer*> layers;
+  GraphFunction::Layers layers;
   for (size_t i = 0; i < run.layers.size(); ++i) layers[run.code_nodes[i]] = &run.layers[i];
   const std::vector<Block> blocks = find_blocks(g, run.code_nodes, most_layers);
   NodeId f = 0, q = 0;
   for (size_t b = 0; b < blocks.size(); ++b) {
     const Block& block = blocks[b];
-    const BlockFunction function(g, block, layers);
+    const GraphFunction function(g, block.first, block.last, layers);
     BlockStep step;
     for (const size_t i : block.layers) {
       const Node& node = run.floats.graph().node(run.float_nodes[i]);
@@ -198,7 +190,7 @@ void for_each_block(ObservedGraphModule& prepared, const Samples& samples, int64
     for (; f <= run.floats.graph().value(target).producer; ++f) run.floats.compute(f);
     for (size_t i = 0; i < samples.size(); ++i) step.targets.push_back(run.floats.value(target, i));
     step.run = [&](const std::vector<Tensor>& inputs, const LayerFunction& layer) {
-      return function(inputs, layer);
+      return function(inputs, layer, {g.node(block.last).outputs[0]})[0];
     };
     visit(step);
     if (options.progress) options.progress(b + 1, blocks.size());

@@ -3,6 +3,7 @@
 // places where one value alone goes on.
 
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "octet/quant/algorithms/layerwise_impl.h"
@@ -24,6 +25,29 @@ std::vector<Block> find_blocks(const graph::Graph& reference,
 
 // A layer's result before its activation, of its operand.
 using LayerFunction = std::function<Tensor(const PreparedLayer& layer, const Tensor& x)>;
+
+// The value that a dequantize reads, or v itself.
+graph::ValueId root_of(const graph::Graph& g, graph::ValueId v);
+
+// Nodes first..last of a reference graph as a function. What is quantized is fake-quantized;
+// autograd records it. The graph and the layers, by their nodes, outlive it.
+class GraphFunction {
+ public:
+  using Layers = std::map<graph::NodeId, const PreparedLayer*>;
+  GraphFunction(const graph::Graph& g, graph::NodeId first, graph::NodeId last,
+                const Layers& layers);
+  // What is computed before and read here, or is an input of the graph: not constants.
+  const std::vector<graph::ValueId>& reads() const { return reads_; }
+  // The values `wanted`, of those that it reads.
+  std::vector<Tensor> operator()(const std::vector<Tensor>& inputs, const LayerFunction& of_layer,
+                                 const std::vector<graph::ValueId>& wanted) const;
+
+ private:
+  const graph::Graph& g_;
+  graph::NodeId first_, last_;
+  const Layers& layers_;
+  std::vector<graph::ValueId> reads_;
+};
 
 // What an algorithm sees of a block, with all blocks before it as they have been left.
 struct BlockStep {

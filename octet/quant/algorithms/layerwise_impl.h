@@ -27,6 +27,13 @@ struct PreparedLayer {
   bool shared = false;               // another layer reads the weight, too
 };
 
+// The samples in batches of `size`, where the graph's inputs have an open first dimension and the
+// batches' other sizes are alike; else as they are.
+Samples in_batches(const graph::Graph& g, const Samples& samples, int64_t size);
+
+// The standard deviation of all elements.
+double spread_of(const Tensor& x);
+
 // In the graph's order. Error `unsupported`, in the name of `who`, for a graph of module calls.
 std::vector<PreparedLayer> static_layers(const ObservedGraphModule& prepared, const char* who);
 

@@ -12,6 +12,7 @@
 #include "octet/quant/algorithms/block_weights.h"
 #include "octet/quant/algorithms/choose_ranges.h"
 #include "octet/quant/algorithms/cross_layer_equalization.h"
+#include "octet/quant/algorithms/distill.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/hadamard.h"
 #include "octet/quant/algorithms/smooth_quant.h"
@@ -55,6 +56,15 @@ void learn_rounding(ObservedGraphModule& prepared, const Batches& samples, const
   AdaRoundOptions o{.float_graph = float_graph, .blocks = blocks};
   o.iterations = static_cast<int>(option(options, "iterations", o.iterations));
   adaround(prepared, samples, o);
+}
+
+void distill_step(ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
+                  const Graph& float_graph) {
+  check_options("distill", options, {"iterations", "lr"});
+  DistillOptions o{.float_graph = float_graph};
+  o.iterations = option(options, "iterations", o.iterations);
+  if (options.has("lr")) o.lr = options.get_double("lr");
+  distill(prepared, samples, o);
 }
 
 Graph block_weights(const Graph& graph, const Batches& samples, const Attrs& options) {
@@ -136,6 +146,10 @@ std::list<RecipeStep> own_steps() {
               const Graph& float_graph) {
              learn_rounding(prepared, samples, options, float_graph, true);
            }},
+      {.name = "distill",
+       .summary = "weights and biases trained to give the float network's outputs, without labels",
+       .is_tried = false,
+       .on_prepared = distill_step},
       {.name = "block_weights",
        .summary = "weights of linear layers with few bits and a scale for each block of inputs",
        .needs_samples = false,  // the nearest code needs none; else it asks for them

@@ -359,8 +359,10 @@ class Tuner {
     try_ranges();
     if (!done()) try_steps();
     if (!done()) try_rounding();
+    if (!done()) try_distillation();
     if (!done()) try_precisions();
     if (!done()) try_cures();
+    if (!done()) try_distillation();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
     const size_t best = best_index();
@@ -378,11 +380,12 @@ class Tuner {
     std::vector<Tensor> constants;
     for (const graph::Node& node : graph_.nodes())
       if (node.kind == graph::NodeKind::constant) constants.push_back(node.value);
-    const std::string text = fmt::format(
-        "{} {} {} {} {} {} {} {} {} {} {} {} {}", graph::print(graph_), digest_of({constants}),
-        digest_of(data_.fit), digest_of(data_.judge), options_.metric.name, options_.target,
-        options_.max_drop, options_.slowest, options_.max_cost, options_.max_size,
-        options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
+    const std::string text =
+        fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {}", graph::print(graph_),
+                    digest_of({constants}), digest_of(data_.fit), digest_of(data_.judge),
+                    options_.metric.name, options_.target, options_.max_drop, options_.slowest,
+                    options_.max_cost, options_.max_size, options_.most_distillation,
+                    options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
     return Digest().add(text).text();
   }
 
@@ -410,9 +413,20 @@ class Tuner {
 
   // Of the trials so far.
   size_t best_index() const {
-    size_t best = 0;
-    for (size_t i = 1; i < result_.trials.size(); ++i)
-      if (is_better(result_.trials[i], result_.trials[best])) best = i;
+    return *best_of([](const Recipe&) { return true; });
+  }
+  // Of those without distillation, which what comes after it would have to do again.
+  std::optional<size_t> best_untaught() const {
+    return best_of([](const Recipe& recipe) {
+      return std::none_of(recipe.steps.begin(), recipe.steps.end(),
+                          [](const Recipe::Step& s) { return s.name == "distill"; });
+    });
+  }
+  std::optional<size_t> best_of(const std::function<bool(const Recipe&)>& counts) const {
+    std::optional<size_t> best;
+    for (size_t i = 0; i < result_.trials.size(); ++i)
+      if (counts(recipes_[i]) && (!best || is_better(result_.trials[i], result_.trials[*best])))
+        best = i;
     return best;
   }
   bool is_better(const TuneTrial& a, const TuneTrial& b) const {
@@ -549,27 +563,39 @@ class Tuner {
       }
   }
 
-  // The best with its rounding learned layer by layer, and block by block: with more and more
-  // iterations, while the time that is left is some times what the last ones took.
-  void try_rounding() {
-    const bool narrowed = state_.narrowed() && !state_.narrowed()->empty();
-    if (result_.trials.empty() || (!narrowed && !has_few_bits(options_.mapping))) return;
-    constexpr int64_t kFirst = 100, kMore = 4, kMost = 400;
+  // With this step behind those of the base, with more and more iterations, while the time that is
+  // left is some times what the last ones took.
+  void try_longer(size_t base, const std::string& step, int64_t first, int64_t most) {
+    constexpr int64_t kMore = 4;
     constexpr double kShare = 2;
-    Recipe by_layer = recipes_[best_index()];
-    by_layer.steps.push_back({"adaround"});
-    attempt(result_.trials[best_index()].name + ", adaround", by_layer, false);
-    const size_t base = best_index();
     double last = 0;
-    for (int64_t iterations = kFirst; iterations <= kMost; iterations *= kMore) {
+    for (int64_t iterations = first; iterations <= most; iterations *= kMore) {
       const double before = state_.seconds(), left = 60 * options_.minutes - before;
       if (done() || kShare * kMore * last > left) return;
       Recipe recipe = recipes_[base];
-      recipe.steps.push_back({"brecq", {{"iterations", iterations}}});
-      const std::string& name = result_.trials[base].name;
-      attempt(fmt::format("{}, brecq of {}", name, iterations), recipe, false);
+      recipe.steps.push_back({step, {{"iterations", iterations}}});
+      attempt(fmt::format("{}, {} of {}", result_.trials[base].name, step, iterations), recipe,
+              false);
       last = state_.seconds() - before;
     }
+  }
+
+  // The best, trained to give the float network's outputs; once.
+  void try_distillation() {
+    const std::optional<size_t> base = best_untaught();
+    if (!base || base == taught_) return;
+    taught_ = base;
+    try_longer(*base, "distill", 50, options_.most_distillation);
+  }
+
+  // The best with its rounding learned layer by layer, and block by block.
+  void try_rounding() {
+    const bool narrowed = state_.narrowed() && !state_.narrowed()->empty();
+    if (result_.trials.empty() || (!narrowed && !has_few_bits(options_.mapping))) return;
+    Recipe by_layer = recipes_[best_index()];
+    by_layer.steps.push_back({"adaround"});
+    attempt(result_.trials[best_index()].name + ", adaround", by_layer, false);
+    try_longer(best_index(), "brecq", 100, 400);
   }
 
   // What the doctor prescribes for the best of those without steps (each of its trials would do
@@ -708,7 +734,7 @@ class Tuner {
 
   void try_precisions() {
     if (result_.trials.empty()) return;
-    const size_t base = best_index();
+    const size_t base = *best_untaught();
     const double base_cost = result_.trials[base].cost, budget = most_cost(base_cost) - base_cost;
     if (!state_.changes()) {
       const auto priced = price_changes(recipes_[base], base_cost);
@@ -784,8 +810,9 @@ class Tuner {
   TuneState state_;
   Batches expected_;
   TuneResult result_;
-  std::vector<Recipe> recipes_;  // by trial
-  size_t kept_ = SIZE_MAX;       // the trial of kept_graph_
+  std::vector<Recipe> recipes_;   // by trial
+  std::optional<size_t> taught_;  // the trial that try_distillation() took
+  size_t kept_ = SIZE_MAX;        // the trial of kept_graph_
   Graph kept_graph_;
 };
 

@@ -79,6 +79,7 @@ struct TuneOptions {
   double minutes = 10;  // no trial begins later; those of work that goes on count too
   // No network is tried that is expected to cost more than this times the one with all in 8 bits.
   double slowest = 1.25;
+  int64_t most_distillation = 800;  // iterations; fewer than 50: no network is distilled
   // Budgets that a network has to keep to be good enough: the most that it may cost, as a number
   // that `cost` gives (NaN: that of all in 8 bits times `slowest`), and the most bytes. Where all
   // in 8 bits has more, layers get weights of 4 bits, those that make the least noise for the bytes
@@ -113,11 +114,15 @@ struct TuneOptions {
 //  3. where weights have fewer than 8 bits, by the mapping for all or by max_size: rounding learned
 //     layer by layer (adaround), then block by block (brecq) with 100 and 400 iterations, the
 //     second while there is twice the time that it should take
-//  4. layers with results of 16 bits or in float, by the noise that this takes away
-//     (debug::sensitivity, its estimate) and what it costs, measured, within the budget: 1, 2, 4,
-//     ... of greedy_changes, then fewer again while the bar holds; then choose_changes, and some
-//     exchanges of one of these for one that was not chosen, kept if the score is higher
-//  5. what doctor() prescribes for the best without steps, alone and with biases corrected
+//  4. the best so far trained to give the float network's outputs (distill), for 50, 200 and 800
+//     iterations (most_distillation), while there is twice the time that this should take; once more at the end, where
+//     5 and 6 have found a better one to begin with
+//  5. of the best without that, layers with results of 16 bits or in float, by the noise that
+//     this takes away (debug::sensitivity, its estimate) and what it costs, measured, within the
+//     budget: 1, 2, 4, ... of greedy_changes, then fewer again while the bar holds; then
+//     choose_changes, and some exchanges of one of these for one that was not chosen, kept if the
+//     score is higher
+//  6. what doctor() prescribes for the best without steps, alone and with biases corrected
 // Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
 // while there is none, the one with the highest score of those within the budgets. Errors:
 // invalid_argument without samples; those of prepare_fx; internal if no trial could be made.

@@ -27,6 +27,12 @@ Tensor leaf(std::vector<float> values) {
   return x;
 }
 
+TEST(Autograd, OnlyFloatsHaveGradients) {
+  for (const DType dtype : {DType::uint8, DType::int32, DType::int64})
+    expect_error(ErrorCode::invalid_argument, {"only float32 and float64"},
+                 [&] { autograd::set_requires_grad(Tensor::zeros({2}, dtype)); });
+}
+
 TEST(Autograd, GradientsFollowTheChain) {
   Tensor x = leaf({1, 2});
   backward(scale(scale(x, 2), 3), Tensor::from({1.f, 10.f}));

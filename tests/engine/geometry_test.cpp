@@ -25,6 +25,15 @@ int64_t skipped_taps(const PixelGroups& order) {
   return count;
 }
 
+TEST(Window, IsPointwiseWithoutPaddingAtAnyEdge) {
+  EXPECT_TRUE(Window().is_pointwise());
+  for (int64_t Window::*padding : {&Window::ph, &Window::pw, &Window::ph_end, &Window::pw_end}) {
+    Window w;
+    w.*padding = 1;
+    EXPECT_FALSE(w.is_pointwise());
+  }
+}
+
 TEST(PixelGroups, OfSmallImagesLeaveTheTapsOutsideAllFourEdges) {
   const PixelGroups order = pixel_groups(window(3, 1, 1), false, image(7, 7), image(7, 7));
   EXPECT_EQ(order.groups.size(), 5u);  // the inside, two rows with their corners, two columns

@@ -207,6 +207,10 @@ TEST(Image, BmpOfEveryDepth) {
       file(1, 1, 32, 3, testing::little(0) + testing::little(0xff00) + testing::little(0xff0000),
            "\1\2\3\x7f"),
       {"mask"});
+  expect_corrupt(
+      file(1, 1, 32, 3, testing::little(0xf0f) + testing::little(0xff0000) + testing::little(0xf0),
+           "\1\2\3\x7f"),
+      {"mask"});
   EXPECT_EQ(decode(file(1, -2, 24, 0, "", std::string("\3\2\1\0\6\5\4\0", 8))).to_vector<uint8_t>(),
             (Bytes{1, 4, 2, 5, 3, 6}))
       << "top down";

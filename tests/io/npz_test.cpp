@@ -118,6 +118,8 @@ TEST(Npy, DtypesOctetLacksAreNamed) {
 }
 
 TEST(Npy, DamageIsNamed) {
+  std::string many_ones;
+  for (int i = 0; i < 65; ++i) many_ones += "1,";
   TempDir dir;
   const struct {
     std::string bytes;
@@ -130,6 +132,7 @@ TEST(Npy, DamageIsNamed) {
               {npy(dict("<f4", "(-2,)"), "12345678"), "shape"},
               {npy(dict("<f4", "(99999999999999999999,)"), "12345678"), "shape"},
               {npy(dict("<f4", "(4294967296, 4294967296)"), ""), "too large"},
+              {npy(dict("<f4", "(" + many_ones + ")"), "1234"), "more than 64"},
               {npy(dict("<f4", "(281474976710656, 281474976710656, 0)"), ""), "too large"},
               {npy(dict("<f4", "(2,"), "12345678"), "header is damaged"},
               {npy(dict("<f4", "2"), "12345678"), "header is damaged"},

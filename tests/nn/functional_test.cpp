@@ -278,5 +278,13 @@ TEST(Functional, ShapesProductsAndDropout) {
   });
 }
 
+TEST(Functional, SmoothL1WithoutACornerHasTheGradientOfL1) {
+  const Tensor x = Tensor::from(std::vector<float>{1, 2, -3}, {3}),
+               target = Tensor::from(std::vector<float>{1, 1, 1}, {3});
+  autograd::set_requires_grad(x);
+  autograd::backward(F::smooth_l1_loss(x, target, "sum", 0));
+  EXPECT_EQ(autograd::grad(x).to_vector<float>(), (std::vector<float>{0, 1, -1}));
+}
+
 }  // namespace
 }  // namespace octet::nn

@@ -115,8 +115,8 @@ struct TuneOptions {
 //     layer by layer (adaround), then block by block (brecq) with 100 and 400 iterations, the
 //     second while there is twice the time that it should take
 //  4. the best so far trained to give the float network's outputs (distill), for 50, 200 and 800
-//     iterations (most_distillation), while there is twice the time that this should take; once more at the end, where
-//     5 and 6 have found a better one to begin with
+//     iterations (most_distillation), while there is twice the time that this should take; once
+//     more at the end, where 5 and 6 have found a better one to begin with
 //  5. of the best without that, layers with results of 16 bits or in float, by the noise that
 //     this takes away (debug::sensitivity, its estimate) and what it costs, measured, within the
 //     budget: 1, 2, 4, ... of greedy_changes, then fewer again while the bar holds; then

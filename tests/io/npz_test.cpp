@@ -240,7 +240,7 @@ TEST(Npz, ReadsArchivesOfOtherWriters) {
   TempDir dir;
   Zip plain, local_extra, comment, zip64, zip64_sizes, other;
   local_extra.local_extra = std::string("\x01\x00\x04\x00wxyz", 8);
-  comment.comment = "a comment with PK\5\6 in it";
+  comment.comment = "a comment with PK\5\6 in it, and more behind it than an end record has";
   zip64.zip64 = true;
   zip64_sizes.central_extra = Zip::n(1, 2) + Zip::n(24, 2) + Zip::n(zip64_sizes.size, 8) +
                               Zip::n(zip64_sizes.packed, 8) + Zip::n(0, 8);

@@ -64,6 +64,17 @@ TEST(SoftCodes, BeginWhereTheWeightIsAndEndOnCodes) {
   EXPECT_NEAR(soft.penalty(2).item(), penalty, 1e-4);
 }
 
+TEST(SoftCodes, OfAWeightOnItsCodeTheOtherOneIsTheOneAbove) {
+  const Tensor codes = Tensor::from(std::vector<float>{2}, {1, 1}),
+               scale = Tensor::full({1, 1}, 0.5), lo = Tensor::full({1, 1}, -4.0),
+               hi = Tensor::full({1, 1}, 3.0);
+  quant::SoftCodes soft(codes, Tensor::full({1, 1}, 1.0), scale, lo, hi, false);
+  soft.update();
+  EXPECT_GT(soft.weight().item(), 1.0);
+  EXPECT_LT(soft.weight().item(), 1.02);
+  EXPECT_EQ(soft.codes().item(), 2);
+}
+
 // Of six weights of one output, each code below or above can be tried.
 TEST(AdaRound, FindsNearlyTheBestOfAllRoundings) {
   const Batches samples = mixed({64, 6}, 5);

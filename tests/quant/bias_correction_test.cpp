@@ -146,6 +146,13 @@ TEST(BiasCorrection, ClippedNormalIsTheIntegral) {
   }
 }
 
+TEST(BiasCorrection, AConstantIsClippedToTheRange) {
+  for (const auto& [mean, want] : {std::pair{7.0, 6.0}, {-1.0, 0.0}, {3.0, 3.0}}) {
+    EXPECT_EQ(quant::clipped_normal(mean, 0, 0, 6).mean, want);
+    EXPECT_EQ(quant::clipped_normal(mean, 0, 0, 6).variance, 0);
+  }
+}
+
 // x -> batch norm of known statistics -> relu -> 1x1 convolution: the shift of the mean is known.
 TEST(BiasCorrection, AnalyticFollowsFromBatchNorms) {
   constexpr int64_t kChannels = 4;

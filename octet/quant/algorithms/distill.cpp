@@ -10,6 +10,7 @@
 #include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/base/random.h"
+#include "octet/base/text.h"
 #include "octet/nn/loss.h"
 #include "octet/nn/optim.h"
 #include "octet/ops/functional.h"
@@ -27,7 +28,8 @@ using graph::ValueId;
 
 namespace {
 
-constexpr int64_t kMostBytes = int64_t{256} << 20;  // of layers' results, of one step
+constexpr int64_t kMostBytes = int64_t{256} << 20;    // of layers' results, of one step
+constexpr int64_t kMostOfASample = int64_t{1} << 30;  // training takes several times as much
 constexpr double kBiasUnit = 0.1;
 constexpr int64_t kJudgeEach = 8;    // batches: each eighth judges
 constexpr int64_t kJudgements = 10;  // in all
@@ -170,6 +172,11 @@ class Distillation {
         t->second.bias_unit = kBiasUnit * spread_of(y);
       return y;
     });
+    OCTET_CHECK(bytes <= kMostOfASample, unsupported,
+                "distill: the layers' results on one sample take {}, and training several times "
+                "that; expected {} at most: give smaller samples",
+                human_bytes(static_cast<double>(bytes)),
+                human_bytes(static_cast<double>(kMostOfASample)));
     const int64_t fit = std::max<int64_t>(1, kMostBytes / std::max<int64_t>(1, bytes));
     batches_ = in_batches(graph_, samples, std::min(options_.batch, fit));
     const runtime::Program program = runtime::compile(teacher_);

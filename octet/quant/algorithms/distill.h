@@ -51,7 +51,8 @@ struct DistillReport {
 //
 // convert_fx keeps the weights. `prepared`: a calibrated graph of operators. `samples`: batches of
 // inputs in the graph's order; the float network's outputs on all are kept. The same on every run
-// with the same options. Errors: those of correct_bias; invalid_argument for options out of range.
+// with the same options. Errors: those of correct_bias; invalid_argument for options out of range;
+// unsupported where layers' results on one sample take more than 1 GiB.
 DistillReport distill(ObservedGraphModule& prepared,
                       const std::vector<std::vector<Tensor>>& samples,
                       const DistillOptions& options = {});

@@ -247,6 +247,7 @@ quant::TuneData read_data(const Options& o, const graph::Graph& graph,
     if (!of_places) check_labels(dataset, graph, count);
     data.without_every = kHoldOutEach;
     data.judge = sample_batches(graph, dataset, count, kAtOnce, kHoldOutEach, true, &labels);
+    data.all = [&graph, dataset, count] { return sample_batches(graph, dataset, count, kAtOnce); };
   } else {
     const Dataset judging = o.sampling.open(o.eval, graph);
     if (!of_places) check_labels(judging, graph, judging.size());

@@ -99,8 +99,6 @@ class Writer {
 
   void write(const std::filesystem::path& path) {
     for (const Node& node : g_.nodes())
-      for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
-    for (const Node& node : g_.nodes())
       if (node.kind == NodeKind::constant) store(node);
     std::string text;
     try {
@@ -188,16 +186,15 @@ class Writer {
                         : smaller(Tensor::from(q.zero_points(), shape), DType::int32)));
   }
 
-  // Another value may have that name already.
+  // A constant may have that name already.
   std::string add(std::string name, Tensor tensor) {
-    while (names_.count(name) || tensors_.count(name)) name += "_";
+    while (tensors_.count(name)) name += "_";
     tensors_[name] = std::move(tensor);
     return name;
   }
 
   const Graph& g_;
   std::map<std::string, Tensor> tensors_;
-  std::set<std::string> names_;
   std::set<std::string> packed_;  // constants whose codes lie two to a byte
 };
 

@@ -27,6 +27,17 @@ Tensor leaf(std::vector<float> values) {
   return x;
 }
 
+TEST(Autograd, SumsOfGradientsStayInTheLayoutTheyHave) {
+  for (const Shape& shape : {Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{2, 3, 4, 5, 6}}) {
+    const Tensor a = Tensor::randn(shape, 1).contiguous(MemoryFormat::channels_last);
+    const Tensor sum = accumulate(a, Tensor::ones(shape));
+    EXPECT_TRUE(sum.is_contiguous(MemoryFormat::channels_last)) << shape.size();
+    const Tensor before = a.contiguous(), after = sum.contiguous();
+    for (int64_t i = 0; i < a.numel(); ++i)
+      ASSERT_EQ(after.data<float>()[i], before.data<float>()[i] + 1);
+  }
+}
+
 TEST(Autograd, OnlyFloatsHaveGradients) {
   for (const DType dtype : {DType::uint8, DType::int32, DType::int64})
     expect_error(ErrorCode::invalid_argument, {"only float32 and float64"},

@@ -159,6 +159,25 @@ TEST_F(ModelInC, FewSamplesAreAWarningAndEnoughAreNone) {
   EXPECT_STREQ(octet_warning_text(), "");
 }
 
+TEST_F(ModelInC, CalibratesWithAsManySamplesAsItIsTold) {
+  const Tensor few = Tensor::randn({20, 8}, 3);
+  std::vector<float> values = few.to_vector<float>();
+  for (int i = 0; i < 20 * 8; ++i) values.push_back(100 * few.data<float>()[i]);
+  const std::string name = graph.value(graph.inputs()[0]).name;
+  write_npz(dir / "few.npz", {{name, few}});
+  write_npz(dir / "all.npz", {{name, Tensor::from(values, {40, 8})}});
+  const auto quantized = [&](const char* data, int64_t samples) {
+    const std::string from = dir / data, out = dir / "q.octet";
+    octet_quantize_options options{};
+    options.calibration = from.c_str();
+    options.samples = samples;
+    EXPECT_EQ(octet_quantize(path.c_str(), out.c_str(), &options), OCTET_OK) << octet_error_text();
+    return graph::print(io::load_octet(out));
+  };
+  EXPECT_EQ(quantized("all.npz", 20), quantized("few.npz", 0));
+  EXPECT_NE(quantized("all.npz", 0), quantized("few.npz", 0));
+}
+
 TEST_F(ModelInC, OneErrorNamesWhatIsWrongWithTheNetworkAndTheSamples) {
   auto layer = nn::make<nn::Linear>(8, 3);
   layer->weight.data<float>()[0] = NAN;

@@ -75,6 +75,23 @@ TEST(BlockWeights, TheNearestCodesOfEachBlockAreTheFormula) {
                          1e-4, 1e-4));
 }
 
+// Their zero point is the largest code: 0 has a code in every block.
+TEST(BlockWeights, BlocksOfOneSignKeepTheirValues) {
+  for (const float sign : {-1.F, 1.F}) {
+    Tensor w = Tensor::rand({4, 32}, 1, 0.9, 1);
+    for (int64_t i = 0; i < w.numel(); ++i) w.data<float>()[i] *= sign;
+    Graph g;
+    const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(32)}));
+    g.set_outputs({g.add_call("a", "linear", {x, g.add_constant("a.weight", w)})});
+    const Graph q =
+        quant::quantize_block_weights(g, {}, {.bits = 8, .block_size = 16, .gptq = false});
+    const Tensor one = Tensor::ones({1, 32});
+    // Half a step for each of 32 products, and for the operand's own codes.
+    EXPECT_TRUE(allclose(runtime::compile(q).run({one})[0], runtime::compile(g).run({one})[0], 0,
+                         32 * 0.5 / 255 + 0.05));
+  }
+}
+
 TEST(BlockWeights, GptqLowersTheErrorOfTwoToEightBits) {
   const Graph g = two_linears();
   for (const int bits : {2, 3, 4, 8}) {

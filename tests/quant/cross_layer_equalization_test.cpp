@@ -123,6 +123,20 @@ TEST(CrossLayerEqualization, StopsAtWhatDoesNot) {
     EXPECT_TRUE(report.groups.empty()) << op;
     expect_same_function(b.g, equal);
   }
+  {  // A weight that another layer has too.
+    Builder b;
+    const ValueId a = b.conv("a", b.x, {3, 3, 3, 3});
+    const ValueId c = b.conv("c", a, {4, 3, 1, 1});
+    const ValueId again = b.g.add_call("again", "conv2d", {b.x, *b.g.find("a.weight")},
+                                       {{"padding", std::vector<int64_t>{1, 1, 1, 1}}});
+    b.g.set_outputs({c, again});
+    quant::CrossLayerEqualizationReport report;
+    const Graph equal = quant::cross_layer_equalization(b.g, {}, {}, &report);
+    EXPECT_TRUE(report.groups.empty());
+    const std::vector<Tensor> want = runtime::compile(b.g).run(batches()[0]),
+                              got = runtime::compile(equal).run(batches()[0]);
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(octet::equal(got[i], want[i])) << i;
+  }
   // A result that is an output of the graph, too, and one that something else reads.
   Builder b;
   const ValueId a = b.conv("a", b.x, {8, 3, 3, 3});

@@ -42,6 +42,21 @@ using Names = std::set<std::string>;
 
 }  // namespace
 
+// Codes are multiplied by floats, channel by channel; the larger of two is one of codes.
+TEST(Decide, AConstantStaysFloatWhereTheOperatorTakesItSo) {
+  const Graph g = parse(
+      "%x: Float(4, 4) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n"
+      "%m: Float(4, 4) = constant\n"
+      "%a: Float(4, 4) = mul(%x, %c)\n%b: Float(4, 4) = maximum(%x, %m)\nreturn (%a, %b)");
+  const BackendConfig backend = get_native_backend_config();
+  const auto role = [&](const char* value) {
+    const graph::Node& node = g.producer(*g.find(value));
+    return operand_role(g, node, 1, backend.find_op(node.op));
+  };
+  EXPECT_EQ(role("a"), OperandRole::parameter);
+  EXPECT_EQ(role("b"), OperandRole::activation);
+}
+
 TEST(Decide, WhatStaysFloatHasAReason) {
   const struct {
     std::string body;

@@ -204,6 +204,27 @@ TEST(Program, WhatMemoryHeldBeforeReachesNoResult) {
 #endif
 }
 
+TEST(Program, AStreamOfOddSizesHoldsTheMemoryOfAFew) {
+#if !defined(__GLIBC__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "needs glibc's malloc";
+#else
+  Graph g;
+  const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(1024)})),
+                a = g.add_call("a", "softmax", {x}, {{"dim", int64_t{1}}}),
+                b = g.add_call("b", "softmax", {a}, {{"dim", int64_t{0}}});
+  g.set_outputs({g.add_call("y", "add", {a, b})});
+  const Program p = compile(g);
+  const auto bytes_after = [&](int64_t sizes) {
+    for (int64_t n = 1; n <= sizes; ++n) p.run({Tensor::ones({1000 + n, 1024})});
+    const auto used = mallinfo2();
+    return used.uordblks + used.hblkhd;
+  };
+  const size_t before = bytes_after(0), few = bytes_after(8) - before;
+  EXPECT_GT(few, 8u << 20);  // at least one value of 4 MB for some of them
+  EXPECT_LT(bytes_after(40) - before, 2 * few);
+#endif
+}
+
 TEST(ProgramThreads, OneProgramMayRunInSeveralThreadsAtOnce) {
   for (bool quantized : {false, true}) {
     Graph g = quantized ? *quantized_net(4) : random_net(4, true);

@@ -1,162 +1,33 @@
 #include "octet/quant/tune/tune.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <numeric>
 #include <optional>
-#include <set>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/digest.h"
-#include "octet/base/file.h"
-#include "octet/base/json_impl.h"
-#include "octet/base/text.h"
-#include "octet/debug/detections.h"
-#include "octet/debug/metrics.h"
 #include "octet/debug/sensitivity.h"
-#include "octet/nn/loss.h"
-#include "octet/ops/functional.h"
 #include "octet/quant/tune/doctor.h"
 #include "octet/quant/tune/precision.h"
+#include "octet/quant/tune/state_impl.h"
 #include "octet/runtime/program.h"
 
 namespace octet::quant {
 namespace {
 
 using graph::Graph;
-using Clock = std::chrono::steady_clock;
+using tune_detail::Clock;
+using tune_detail::seconds_since;
+using tune_detail::TuneState;
 
 constexpr size_t kMostPriced = 16;  // layers whose price is measured
 constexpr int kMostExchanges = 4;
 constexpr std::ptrdiff_t kNoiseBatches = 16;  // that the noise of layers is estimated on
 constexpr int64_t kHoldOutEach = 4;  // samples, of those that fit, by which cures are judged
 constexpr double kSameCost = 0.02;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// -- metrics --------------------------------------------------------------------------------------
-
-debug::ErrorStatistics error_of(const Batches& expected, const Batches& got) {
-  debug::ErrorStatistics error;
-  for (size_t b = 0; b < expected.size(); ++b)
-    for (size_t i = 0; i < expected[b].size(); ++i)
-      if (is_floating(expected[b][i].dtype())) error.add(expected[b][i], got[b][i]);
-  return error;
-}
-
-template <typename Of>
-double agreement_of(const Batches& expected, const Batches& got, Of&& of) {
-  debug::Share share;
-  for (size_t b = 0; b < expected.size(); ++b) share += of(expected[b].at(0), got[b].at(0));
-  return share.value();
-}
-
-// Of each sample's mask; where both are empty they agree.
-double mean_overlap(const Batches& x, const Batches& y) {
-  double sum = 0;
-  int64_t count = 0;
-  for (size_t b = 0; b < x.size(); ++b)
-    for (int64_t n = 0; n < x[b].at(0).size(0); ++n, ++count) {
-      const debug::Share share =
-          debug::mask_overlap(x[b][0].slice(0, n, n + 1), y[b].at(0).slice(0, n, n + 1));
-      sum += share.count ? share.value() : 1;
-    }
-  return sum / static_cast<double>(count);
-}
-
-// Where a detector's results have its scores and its boxes.
-struct DetectorOutputs {
-  size_t scores = 0, corners = 0;
-  bool background = false;
-};
-
-// Boxes: the result with rows of 4 numbers, of whose number there is another result, the scores.
-// Where all scores of a box sum to 1, their first is that of no thing (SSD).
-DetectorOutputs detector_outputs(const std::vector<Tensor>& results) {
-  const auto is_rows = [](const Tensor& t) { return t.dtype() == DType::float32 && t.dim() == 3; };
-  for (size_t c = 0; c < results.size(); ++c)
-    for (size_t s = 0; s < results.size(); ++s) {
-      const Tensor &corners = results[c], &scores = results[s];
-      if (s == c || !is_rows(corners) || !is_rows(scores) || corners.size(2) != 4 ||
-          scores.size(1) != corners.size(1))
-        continue;
-      const std::vector<float> sums = functional::sum(scores.detach(), {2}).to_vector<float>();
-      const bool background = scores.size(2) > 1 && std::ranges::all_of(sums, [](float sum) {
-                                return std::abs(sum - 1) < 1e-3F;
-                              });
-      return {s, c, background};
-    }
-  OCTET_FAIL(invalid_argument,
-             "metric: the network has no scores (N, boxes, categories) beside corners (N, boxes, "
-             "4); give a function of your own, or --metric-command");
-}
-
-// Detections of both networks in all pictures, down to `min_score` in `got`.
-using Found = std::vector<debug::Detections>;
-std::pair<Found, Found> detections_of(const Batches& expected, const Batches& got,
-                                      float min_score) {
-  const DetectorOutputs at = detector_outputs(expected.at(0));
-  const auto all = [&](const Batches& results, float score) {
-    Found found;
-    for (const std::vector<Tensor>& batch : results)
-      for (debug::Detections& picture :
-           debug::detections(batch.at(at.scores), batch.at(at.corners),
-                             {.min_score = score, .background = at.background}))
-        found.push_back(std::move(picture));
-    return found;
-  };
-  return {all(expected, debug::DetectionOptions().min_score), all(got, min_score)};
-}
-
-// What both find over what one of them finds.
-double shared_detections(const Batches& expected, const Batches& got) {
-  const auto [x, y] = detections_of(expected, got, debug::DetectionOptions().min_score);
-  debug::Share share = debug::found_again(x, y);
-  for (const debug::Detections& picture : y) share.count += std::ssize(picture);
-  share.count -= share.hits;
-  return share.value();
-}
-
-double average_precision(const Batches& expected, const Batches& got) {
-  constexpr float kLeastScore = 0.05F;  // detections below it change no precision that counts
-  const auto [x, y] = detections_of(expected, got, kLeastScore);
-  return debug::mean_average_precision(x, y);
-}
-
-const std::vector<TuneMetric>& named_metrics() {
-  static const std::vector<TuneMetric> all = {
-      {"cosine",
-       [](const Batches& x, const Batches& y) { return error_of(x, y).cosine_similarity(); }},
-      {"sqnr", [](const Batches& x, const Batches& y) { return error_of(x, y).sqnr(); }},
-      {"agreement",
-       [](const Batches& x, const Batches& y) {
-         return agreement_of(
-             x, y, [](const Tensor& a, const Tensor& b) { return debug::argmax_agreement(a, b); });
-       }},
-      {"sequence",
-       [](const Batches& x, const Batches& y) {
-         return agreement_of(x, y, [](const Tensor& a, const Tensor& b) {
-           return debug::sequence_agreement(a, b);
-         });
-       }},
-      {"characters",
-       [](const Batches& x, const Batches& y) {
-         return agreement_of(x, y, [](const Tensor& a, const Tensor& b) {
-           return debug::character_agreement(a, b);
-         });
-       }},
-      words_metric(-1),
-      {"iou", mean_overlap},
-      {"detections", shared_detections},
-      {"map", average_precision}};
-  return all;
-}
-
-// -- cost -----------------------------------------------------------------------------------------
+constexpr const char* kCures = ", cures";  // in the names of trials
 
 // The first sample of a batch, where the network takes any number of them.
 std::vector<Tensor> one_sample(const Graph& graph, const std::vector<Tensor>& batch) {
@@ -190,8 +61,6 @@ double relative_time(const runtime::Program& reference, const Graph& graph,
   return std::max(least[1], 1e-9) / std::max(least[0], 1e-9);
 }
 
-// -- size -----------------------------------------------------------------------------------------
-
 // Bytes of all constants; codes of fewer than 5 bits two to a byte, as .octet files have them.
 double bytes_of_constants(const Graph& graph) {
   double bytes = 0;
@@ -210,123 +79,6 @@ double bytes_of_constants(const Graph& graph) {
   }
   return bytes;
 }
-
-// -- what is on disk ------------------------------------------------------------------------------
-
-// Trials and what else was measured. All decisions are made from what is here.
-class TuneState {
- public:
-  TuneState(const std::filesystem::path& directory, std::string of, bool resume)
-      : directory_(directory), of_(std::move(of)), start_(Clock::now()) {
-    if (directory_.empty()) return;
-    std::filesystem::create_directories(directory_);
-    if (resume && std::filesystem::exists(file()))
-      read();
-    else
-      write();
-  }
-
-  double seconds() const { return before_ + seconds_since(start_); }
-
-  struct Entry {
-    TuneTrial trial;
-    Recipe recipe;
-  };
-  const Entry* find(const std::string& name) const {
-    for (const Entry& e : entries_)
-      if (e.trial.name == name) return &e;
-    return nullptr;
-  }
-  const Entry& add(TuneTrial trial, Recipe recipe) {
-    if (!directory_.empty()) write_file_atomically(recipe_file(entries_.size()), recipe.to_json());
-    entries_.push_back({std::move(trial), std::move(recipe)});
-    write();
-    return entries_.back();
-  }
-
-  // What layers could have instead, priced; and the layers that have weights of 4 bits.
-  const std::optional<std::vector<PrecisionChange>>& changes() const { return changes_; }
-  void set_changes(std::vector<PrecisionChange> changes) {
-    changes_ = std::move(changes);
-    write();
-  }
-  const std::optional<std::vector<std::string>>& narrowed() const { return narrowed_; }
-  void set_narrowed(std::vector<std::string> layers) {
-    narrowed_ = std::move(layers);
-    write();
-  }
-
- private:
-  std::filesystem::path file() const { return directory_ / "state.json"; }
-  std::filesystem::path recipe_file(size_t number) const {
-    return directory_ / fmt::format("{:03}.json", number);
-  }
-
-  void write() const {
-    if (directory_.empty()) return;
-    OrderedJson json{{"of", of_}, {"seconds", seconds()}, {"trials", OrderedJson::array()}};
-    for (const Entry& e : entries_)
-      json["trials"].push_back({{"name", e.trial.name},
-                                {"score", e.trial.score},
-                                {"cost", e.trial.cost},
-                                {"size", e.trial.size},
-                                {"left_float", e.trial.left_float},
-                                {"in_16_bits", e.trial.in_16_bits}});
-    if (changes_) {
-      json["changes"] = OrderedJson::array();
-      for (const PrecisionChange& c : *changes_)
-        json["changes"].push_back({{"layer", c.layer},
-                                   {"to", static_cast<int>(c.to)},
-                                   {"gain", c.gain},
-                                   {"cost", c.cost}});
-    }
-    if (narrowed_) json["narrowed"] = *narrowed_;
-    write_file_atomically(file(), json.dump(1) + "\n");
-  }
-
-  void read() {
-    const JsonDocument json_document = read_json(file());
-    const Json& json = *json_document;
-    OCTET_CHECK(json.is_object() && json.contains("of") && json["of"] == of_, invalid_argument,
-                "{}: it is the work on another network, other samples or options; name another "
-                "directory, or start anew",
-                file().string());
-    try {
-      before_ = json.at("seconds").get<double>();
-      for (const Json& t : json.at("trials")) {
-        TuneTrial trial{.name = t.at("name").get<std::string>(),
-                        .score = t.at("score").get<double>(),
-                        .cost = t.at("cost").get<double>(),
-                        .size = t.at("size").get<double>(),
-                        .left_float = t.at("left_float").get<std::vector<std::string>>(),
-                        .in_16_bits = t.at("in_16_bits").get<std::vector<std::string>>()};
-        const Recipe recipe = Recipe::from_json(read_file(recipe_file(entries_.size())));
-        entries_.push_back({std::move(trial), recipe});
-      }
-      if (json.contains("changes")) {
-        changes_.emplace();
-        for (const Json& c : json.at("changes"))
-          changes_->push_back({c.at("layer").get<std::string>(),
-                               static_cast<Precision>(c.at("to").get<int>()),
-                               c.at("gain").get<double>(), c.at("cost").get<double>()});
-      }
-      if (json.contains("narrowed"))
-        narrowed_ = json.at("narrowed").get<std::vector<std::string>>();
-    } catch (const Json::exception& e) {
-      OCTET_FAIL(corrupt, "{}: {}", file().string(), e.what());
-    }
-  }
-
-  const std::filesystem::path directory_;
-  const std::string of_;
-  const Clock::time_point start_;
-  double before_ = 0;  // seconds
-  std::vector<Entry> entries_;
-  std::optional<std::vector<PrecisionChange>> changes_;
-  std::optional<std::vector<std::string>> narrowed_;
-};
-
-// -- the ladder -----------------------------------------------------------------------------------
 
 // Whether weights have fewer than 8 bits: with 8, their rounding is the least of the noise.
 bool has_few_bits(const QConfigMapping& mapping) {
@@ -365,12 +117,13 @@ class Tuner {
     if (!done()) try_distillation();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
+    refit();
     const size_t best = best_index();
     result_.best_index = best;
     result_.recipe = recipes_[best];
     // Whether this run made it or one before that was cut off.
-    result_.graph =
-        kept_ == best ? std::move(kept_graph_) : apply(graph_, recipes_[best], data_.fit);
+    result_.graph = kept_ == best ? std::move(kept_graph_)
+                                  : apply(graph_, recipes_[best], refit_ ? data_.all() : data_.fit);
     if (options_.on_best) options_.on_best(result_.graph, result_.recipe);
     return std::move(result_);
   }
@@ -389,7 +142,14 @@ class Tuner {
     return Digest().add(text).text();
   }
 
-  bool is_late() const { return state_.seconds() > 60 * options_.minutes; }
+  // Until no trial begins: what is left of the time, less what it takes to make the best so far
+  // once more of all samples.
+  double seconds_left() const {
+    double left = 60 * options_.minutes - state_.seconds();
+    if (data_.all && !result_.trials.empty()) left -= result_.trials[best_index()].seconds;
+    return left;
+  }
+  bool is_late() const { return seconds_left() < 0; }
   bool done() const {
     return is_late() || (!result_.trials.empty() && result_.trials[best_index()].above);
   }
@@ -413,7 +173,7 @@ class Tuner {
 
   // Of the trials so far.
   size_t best_index() const {
-    return *best_of([](const Recipe&) { return true; });
+    return refit_ ? *refit_ : *best_of([](const Recipe&) { return true; });
   }
   // Of those without distillation, which what comes after it would have to do again.
   std::optional<size_t> best_untaught() const {
@@ -438,33 +198,47 @@ class Tuner {
     return a.score > b.score;
   }
 
+  // What the recipe makes of samples, all ranges that it lacks chosen; nullopt, with a note, if it
+  // cannot be made.
+  std::optional<Graph> make(const std::string& name, Recipe& recipe, const Batches& samples,
+                            bool choose) {
+    try {
+      calibrate(graph_, recipe, samples, choose);
+      return apply(graph_, recipe, samples);
+    } catch (const Error& e) {
+      result_.notes.push_back(fmt::format("{}: {}", name, e.what()));
+      return std::nullopt;
+    }
+  }
+
+  double score_of(const std::string& name, const Graph& graph) const {
+    const runtime::Program program = runtime::compile(graph);
+    Batches got;
+    for (const std::vector<Tensor>& batch : data_.judge) got.push_back(program.run(batch));
+    const double score = options_.metric.score(expected_, got);
+    OCTET_CHECK(!std::isnan(score), invalid_argument, "tune: the {} of '{}' is no number",
+                options_.metric.name, name);
+    return std::clamp(score, -1e300, 1e300);
+  }
+
   // Makes a network and judges it, unless that is on disk. Its number; nullopt, with a note, if it
   // cannot be made.
   std::optional<size_t> attempt(const std::string& name, Recipe recipe, bool choose,
                                 const std::vector<std::string>& left_float = {},
                                 const std::vector<std::string>& in_16_bits = {}) {
     if (const TuneState::Entry* known = state_.find(name)) return keep(*known, nullptr);
-    Graph made;
-    try {
-      recipe.samples.without_every = data_.without_every;
-      calibrate(graph_, recipe, data_.fit, choose);
-      made = apply(graph_, recipe, data_.fit);
-    } catch (const Error& e) {
-      result_.notes.push_back(fmt::format("{}: {}", name, e.what()));
-      return std::nullopt;
-    }
-    const runtime::Program program = runtime::compile(made);
-    Batches got;
-    for (const std::vector<Tensor>& batch : data_.judge) got.push_back(program.run(batch));
+    const double before = state_.seconds();
+    recipe.samples.without_every = data_.without_every;
+    std::optional<Graph> made = make(name, recipe, data_.fit, choose);
+    if (!made) return std::nullopt;
     TuneTrial trial{.name = name,
-                    .score = std::clamp(options_.metric.score(expected_, got), -1e300, 1e300),
-                    .cost = cost_of(made),
-                    .size = size_of(made),
+                    .score = score_of(name, *made),
+                    .cost = cost_of(*made),
+                    .size = size_of(*made),
                     .left_float = left_float,
                     .in_16_bits = in_16_bits};
-    OCTET_CHECK(!std::isnan(trial.score), invalid_argument, "tune: the {} of '{}' is no number",
-                options_.metric.name, name);
-    return keep(state_.add(std::move(trial), std::move(recipe)), &made);
+    trial.seconds = state_.seconds() - before;
+    return keep(state_.add({std::move(trial), std::move(recipe)}), &*made);
   }
 
   size_t keep(const TuneState::Entry& entry, Graph* made) {
@@ -557,21 +331,25 @@ class Tuner {
         // Those of a network with other weights are others.
         if (step.on_graph) recipe.ranges.clear();
         const std::string& name = result_.trials[base].name;
-        const bool choose = step.on_graph && name.starts_with("ranges");
+        const bool choose = step.on_graph && has_chosen_ranges(base);
         const auto tried = attempt(name + ", " + step.name, recipe, choose);
         if (tried && is_better(result_.trials[*tried], result_.trials[base])) base = *tried;
       }
+  }
+
+  bool has_chosen_ranges(size_t trial) const {
+    return result_.trials[trial].name.starts_with("ranges");
   }
 
   // With this step behind those of the base, with more and more iterations, while the time that is
   // left is some times what the last ones took.
   void try_longer(size_t base, const std::string& step, int64_t first, int64_t most) {
     constexpr int64_t kMore = 4;
-    constexpr double kShare = 2;
+    const double share = data_.all ? 3 : 2;
     double last = 0;
     for (int64_t iterations = first; iterations <= most; iterations *= kMore) {
-      const double before = state_.seconds(), left = 60 * options_.minutes - before;
-      if (done() || kShare * kMore * last > left) return;
+      if (done() || share * kMore * last > seconds_left()) return;
+      const double before = state_.seconds();
       Recipe recipe = recipes_[base];
       recipe.steps.push_back({step, {{"iterations", iterations}}});
       attempt(fmt::format("{}, {} of {}", result_.trials[base].name, step, iterations), recipe,
@@ -607,7 +385,7 @@ class Tuner {
           (!base || is_better(result_.trials[i], result_.trials[*base])))
         base = i;
     if (!base) return;
-    const std::string name = result_.trials[*base].name + ", cures";
+    const std::string name = result_.trials[*base].name + kCures;
     const TuneState::Entry* known = state_.find(name);
     std::optional<Recipe> recipe = known ? std::optional(known->recipe) : cured(*base);
     if (!recipe) return;
@@ -624,9 +402,8 @@ class Tuner {
   // None if nothing helps, or if it would be too slow.
   std::optional<Recipe> cured(size_t base) {
     try {
-      DoctorReport r =
-          doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
-                 {.seconds = 60 * options_.minutes - state_.seconds(), .hold_out = kHoldOutEach});
+      DoctorReport r = doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
+                              {.seconds = seconds_left(), .hold_out = kHoldOutEach});
       if (!r.cured || r.data) return std::nullopt;
       const double cost = cost_of(r.graph), most = most_cost(result_.trials[base].cost);
       if (cost > most) {
@@ -803,6 +580,36 @@ class Tuner {
     }
   }
 
+  // The best once more, made of all samples: no trial is to be judged any more, and more of them
+  // make a better network. Its score and cost stay those of the trial that it repeats, as it has
+  // seen the samples that judge. Not with cures, whose ranges are what the doctor found.
+  void refit() {
+    const size_t best = best_index();
+    TuneTrial trial = result_.trials[best];
+    if (!data_.all || trial.name.find(kCures) != std::string::npos) return;
+    trial.name += ", all samples";
+    if (const TuneState::Entry* known = state_.find(trial.name)) {
+      refit_ = result_.trials.size();
+      keep(*known, nullptr);
+      return;
+    }
+    Recipe recipe = recipes_[best];
+    recipe.ranges.clear();
+    recipe.samples = {};
+    std::optional<Graph> made = make(trial.name, recipe, data_.all(), has_chosen_ranges(best));
+    if (!made) return;
+    const double score = score_of(trial.name, *made);
+    if (score < std::min(trial.score, result_.bar)) {
+      result_.notes.push_back(
+          fmt::format("{}: {} {:.5f} on the samples that judge, less than "
+                      "without them",
+                      trial.name, options_.metric.name, score));
+      return;
+    }
+    refit_ = result_.trials.size();
+    keep(state_.add({std::move(trial), std::move(recipe)}), &*made);
+  }
+
   const Graph& graph_;
   const TuneData& data_;
   const TuneOptions& options_;
@@ -812,6 +619,7 @@ class Tuner {
   TuneResult result_;
   std::vector<Recipe> recipes_;   // by trial
   std::optional<size_t> taught_;  // the trial that try_distillation() took
+  std::optional<size_t> refit_;   // the trial that refit() made
   size_t kept_ = SIZE_MAX;        // the trial of kept_graph_
   Graph kept_graph_;
 };
@@ -830,68 +638,6 @@ std::vector<size_t> TuneResult::pareto() const {
   std::stable_sort(kept.begin(), kept.end(),
                    [&](size_t a, size_t b) { return trials[a].cost < trials[b].cost; });
   return kept;
-}
-
-TuneMetric tune_metric(std::string_view name) {
-  for (const TuneMetric& metric : named_metrics())
-    if (metric.name == name) return metric;
-  const std::vector<std::string> names = tune_metric_names();
-  OCTET_FAIL(invalid_argument, "unknown metric '{}'{} (known: {})", name, did_you_mean(name, names),
-             fmt::join(names, ", "));
-}
-
-std::vector<std::string> tune_metric_names() {
-  std::vector<std::string> names;
-  for (const TuneMetric& metric : named_metrics()) names.push_back(metric.name);
-  return names;
-}
-
-TuneMetric words_metric(int64_t space) {
-  return {"words", [space](const Batches& x, const Batches& y) {
-            return agreement_of(x, y, [space](const Tensor& a, const Tensor& b) {
-              return debug::word_agreement(a, b, space < 0 ? a.size(a.dim() - 1) - 1 : space);
-            });
-          }};
-}
-
-TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels) {
-  return {fmt::format("top-{}", k),
-          [k, labels = std::move(labels)](const Batches&, const Batches& got) {
-            OCTET_CHECK(labels.size() == got.size(), invalid_argument,
-                        "top_k_metric: labels of {} batches, results of {}", labels.size(),
-                        got.size());
-            debug::Share share;
-            for (size_t b = 0; b < got.size(); ++b)
-              share += debug::top_k(got[b].at(0), labels[b], k);
-            return share.value();
-          }};
-}
-
-TuneMetric perplexity_metric(std::vector<Tensor> labels) {
-  return {"perplexity", [labels = std::move(labels)](const Batches&, const Batches& got) {
-            OCTET_CHECK(labels.size() == got.size(), invalid_argument,
-                        "perplexity_metric: labels of {} batches, results of {}", labels.size(),
-                        got.size());
-            double sum = 0, count = 0;
-            for (size_t b = 0; b < got.size(); ++b) {
-              const Tensor& scores = got[b].at(0);
-              OCTET_CHECK(scores.dim() >= 2, invalid_argument,
-                          "perplexity: the first output is {}; expected scores (..., classes)",
-                          to_string(scores.type()));
-              const int64_t places =
-                  scores.numel() / std::max<int64_t>(scores.size(scores.dim() - 1), 1);
-              OCTET_CHECK(labels[b].numel() == places, invalid_argument,
-                          "perplexity: {} labels for scores {}; expected one for each of {} places",
-                          labels[b].numel(), octet::to_string(scores.shape()), places);
-              const Tensor rows = scores.reshape({-1, scores.size(scores.dim() - 1)}),
-                           wanted = labels[b].reshape({-1});
-              const functional::CrossEntropyOptions sums{.reduction = "sum"};
-              sum += functional::cross_entropy(rows, wanted, sums).item();
-              for (const int64_t label : wanted.to_vector<int64_t>())
-                count += label != sums.ignore_index ? 1 : 0;
-            }
-            return -std::exp(sum / std::max(1.0, count));
-          }};
 }
 
 TuneResult tune(const Graph& graph, const TuneData& data, const TuneOptions& options) {

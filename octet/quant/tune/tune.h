@@ -21,6 +21,9 @@ struct TuneData {
   Batches fit;    // what ranges and steps are made with; small batches where memory is short
   Batches judge;  // what trials are judged by
   int64_t without_every = 0;  // of `fit`: Recipe::Samples
+  // `fit` and `judge` together, in the order of the data set: what the best is made of once more
+  // at the end. None: it stays as it was judged.
+  std::function<Batches()> all = {};
 };
 
 // Judges a network by its results on the judging batches; higher is better. Called for the float
@@ -48,10 +51,11 @@ TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels);
 TuneMetric perplexity_metric(std::vector<Tensor> labels);
 
 struct TuneTrial {
-  std::string name;  // "calibrated", "ranges", "ranges, gptq", "ranges, 4 layers float"
-  double score = 0;  // of the metric
-  double cost = 0;   // TuneOptions::cost
-  double size = 0;   // TuneOptions::size
+  std::string name;    // "calibrated", "ranges", "ranges, gptq", "ranges, 4 layers float"
+  double score = 0;    // of the metric
+  double cost = 0;     // TuneOptions::cost
+  double size = 0;     // TuneOptions::size
+  double seconds = 0;  // that making and judging it took
   // By the tuner: layers in float, and those with results of 16 bits.
   std::vector<std::string> left_float = {}, in_16_bits = {};
   bool above = false;  // the bar, within max_cost and max_size
@@ -107,7 +111,7 @@ struct TuneOptions {
   std::function<void(const graph::Graph&, const Recipe&)> on_best = {};
 };
 
-// The ladder, until a trial is above the bar or the time is up:
+// The ladder, until a trial is above the bar or the time is up, then 7:
 //  0. with max_size: layers of 4 bits, as above, in all trials
 //  1. ranges: percentiles for all values; then by the noise at the outputs (choose_ranges)
 //  2. each step of recipe_steps() (is_tried), added to the best so far if that scores higher
@@ -123,6 +127,10 @@ struct TuneOptions {
 //     choose_changes, and some exchanges of one of these for one that was not chosen, kept if the
 //     score is higher
 //  6. what doctor() prescribes for the best without steps, alone and with biases corrected
+//  7. where TuneData::all is there, the best once more, made of all samples (not what doctor()
+//     prescribed); the time that this takes is kept for it. Its score and cost are those of
+//     the trial that it repeats, as it has seen all samples; it is the result unless it scores
+//     less than that trial, and than the bar, on those that judge
 // Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
 // while there is none, the one with the highest score of those within the budgets. Errors:
 // invalid_argument without samples; those of prepare_fx; internal if no trial could be made.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "octet/graph/passes/merge_qdq.h"
 #include "tests/graph/random_net.h"
 #include "tests/io/onnx/test_util.h"
 
@@ -100,6 +101,17 @@ TEST(FoldBatchNorm, NotWhereTheLayersResultIsUsedElsewhere) {
 
 TEST(FoldBatchNorm, NotBehindAnActivation) {
   expect_folds({.attrs = {{"activation", std::string("relu")}}}, "conv2d batch_norm");
+}
+
+TEST(FoldBatchNorm, NotBesideABiasThatIsComputed) {
+  Built b = build({});
+  const ValueId x = b.g.inputs()[0],
+                bias = b.g.add_input("bias", TensorType(DType::float32, {Dim(6)}));
+  b.layer = b.g.add_call("h2", "conv2d", {x, *b.g.find("conv.weight"), bias});
+  std::vector<ValueId> in = b.g.producer(b.norm).inputs;
+  in[0] = b.layer;
+  b.g.set_outputs({b.g.add_call("y2", "batch_norm", in, {{"eps", 1e-5}})});
+  EXPECT_EQ(ops_of(graph::fold_batch_norm(graph::remove_dead(b.g))), "conv2d batch_norm");
 }
 
 // its channels are dimension 1, not the features

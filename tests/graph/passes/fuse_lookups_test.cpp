@@ -58,6 +58,13 @@ TEST(FuseLookups, TheTableHoldsWhatTheOperatorsCompute) {
 
 TEST(FuseLookups, OtherOperandsAndSingleOperatorsStay) {
   for (const char* text : {R"(graph g {
+  %x: QUInt8(2, 3) scale=0.02 zero_point=131 = input
+  %f: Float(2, 3) = dequantize(%x)
+  %y: QUInt8(2, 3) axis=0 scale=[0.01, 0.03] zero_point=[17, 3] = quantize(%f)
+  return (%y)
+}
+)",
+                           R"(graph g {
   %x: QUInt8(3) scale=0.02 zero_point=131 = input
   %z: QUInt8(3) scale=0.02 zero_point=131 = input
   %f: Float(3) = dequantize(%x)

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "cli/common.h"
 
 namespace octet::cli {
@@ -33,6 +35,32 @@ void start_team() {
       "share the work by octet calibrate --shard",
       ranks));
 #endif
+}
+
+std::vector<std::string> share(size_t n, const std::function<std::string(size_t)>& job) {
+  // A record is the job's number, how many bytes it gave, and these.
+  std::string records;
+  const auto put = [&](int64_t number) {
+    records.append(reinterpret_cast<const char*>(&number), sizeof number);
+  };
+  team().restart_counter();
+  for (int64_t i = team().next(); i < static_cast<int64_t>(n); i = team().next()) {
+    const std::string result = job(static_cast<size_t>(i));
+    put(i);
+    put(std::ssize(result));
+    records += result;
+  }
+  team().reduce([&] { return records; }, [&](const std::string& theirs) { records += theirs; });
+  records = team().broadcast(records);
+  std::vector<std::string> results(n);
+  for (size_t at = 0; at < records.size();) {
+    int64_t numbers[2];
+    std::memcpy(numbers, records.data() + at, sizeof numbers);
+    at += sizeof numbers;
+    results[static_cast<size_t>(numbers[0])] = records.substr(at, static_cast<size_t>(numbers[1]));
+    at += static_cast<size_t>(numbers[1]);
+  }
+  return results;
 }
 
 void leave_team() {

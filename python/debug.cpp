@@ -340,8 +340,14 @@ void bind_tune(py::module_& m) {
       [](const graph::Graph& graph, const py::iterable& fit, const py::iterable& judge,
          const py::object& metric, double minutes, double max_drop,
          const std::optional<double>& target, double slowest, const std::vector<std::string>& skip,
-         const std::string& state, bool resume, const py::object& on_trial) {
-        const quant::TuneData data{batches_of(fit, "tune"), batches_of(judge, "tune")};
+         const std::string& state, bool resume, const py::object& on_trial, bool refit) {
+        quant::TuneData data{batches_of(fit, "tune"), batches_of(judge, "tune")};
+        if (refit)
+          data.all = [&data] {
+            Batches all = data.fit;
+            all.insert(all.end(), data.judge.begin(), data.judge.end());
+            return all;
+          };
         quant::TuneOptions options;
         if (py::isinstance<py::str>(metric)) {
           options.metric = quant::tune_metric(metric.cast<std::string>());
@@ -370,10 +376,12 @@ void bind_tune(py::module_& m) {
       py::arg("minutes") = 10.0, py::arg("max_drop") = 0.005, py::arg("target") = py::none(),
       py::arg("slowest") = 1.25, py::arg("skip") = std::vector<std::string>(),
       py::arg("state") = "", py::arg("resume") = false, py::arg("on_trial") = py::none(),
+      py::arg("refit") = false,
       "The best quantization of a network, by trial. `fit`: batches that ranges are made with; "
       "`judge`: batches that trials are judged by. `metric`: cosine, sqnr, agreement, sequence, "
       "or a function of the float network's and the trial's results, lists of outputs for each "
-      "batch, that gives a score. on_trial(trial) is called after each.");
+      "batch, that gives a score. on_trial(trial) is called after each. `refit`: makes the best "
+      "once more at the end, of the batches of both, fit and then judge.");
   m.def("tune_metrics", &quant::tune_metric_names);
   m.def(
       "apply_recipe",

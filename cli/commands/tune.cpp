@@ -12,6 +12,7 @@
 
 #include "cli/common.h"
 #include "cli/report.h"
+#include "cli/team.h"
 #include "cli/weight_bits.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
@@ -84,6 +85,38 @@ double parse_size(const std::string& text, double whole) {
   fail(ErrorCode::invalid_argument, fmt::format("expected {}, got '{}'", kExpected, text));
 }
 
+// The ranks of mpirun.
+class Ranks : public quant::TuneTeam {
+ public:
+  explicit Ranks(std::filesystem::path scratch) : scratch_(std::move(scratch)) {}
+
+  bool is_first() const override { return team().is_first(); }
+  std::vector<std::string> share(size_t n, const std::function<std::string(size_t)>& job) override {
+    return cli::share(n, job);
+  }
+  std::string broadcast(const std::string& text) override { return team().broadcast(text); }
+  std::string bytes_of(const graph::Graph& graph) override {
+    io::save_octet(graph, scratch_);
+    std::string bytes = read_file(scratch_);
+    std::filesystem::remove(scratch_);
+    return bytes;
+  }
+  graph::Graph graph_of(const std::string& bytes) override {
+    write_file_atomically(scratch_, bytes);
+    graph::Graph graph = io::load_octet(scratch_);
+    std::filesystem::remove(scratch_);  // what is mapped stays
+    return graph;
+  }
+
+ private:
+  const std::filesystem::path scratch_;
+};
+
+// A file of this rank's own beside what it is of.
+std::string of_rank(const std::string& path) {
+  return team().size() == 1 ? path : fmt::format("{}.{}", path, team().rank());
+}
+
 // All batches of each result behind one another, by the names of the graph's outputs.
 std::map<std::string, Tensor> joined(const graph::Graph& graph, const quant::Batches& results) {
   std::map<std::string, Tensor> arrays;
@@ -140,7 +173,8 @@ double count_operators(const graph::Graph& graph) {
 
 quant::TuneMetric choose_metric(const Options& o, const graph::Graph& graph,
                                 const std::vector<Tensor>& labels) {
-  if (!o.command.empty()) return command_metric(graph, o.command, o.out + ".predictions.npz");
+  if (!o.command.empty())
+    return command_metric(graph, o.command, of_rank(o.out) + ".predictions.npz");
   const bool classes = !labels.empty() && graph.type(graph.outputs().at(0)).dim() == 2;
   if (o.metric == "top-k" || (o.metric.empty() && classes)) {
     if (labels.empty())
@@ -220,7 +254,8 @@ quant::TuneOptions tune_options(const Options& o, const graph::Graph& graph,
     options.max_size = parse_size(o.max_size, static_cast<double>(file_bytes(o.model)));
   // Of the file as it would be.
   const std::string extension = std::filesystem::path(o.out).extension().string();
-  options.size = [extension, trial = options.state / ("trial" + extension)](const graph::Graph& g) {
+  options.size = [extension,
+                  trial = of_rank(options.state / "trial") + extension](const graph::Graph& g) {
     if (extension == ".octet")
       io::save_octet(g, trial);
     else
@@ -302,7 +337,13 @@ void run(Options o) {
     save_model(best, o.out);
     write_file_atomically(options.state / "best.json", recipe.to_json());
   };
+  std::filesystem::create_directories(options.state);
+  Ranks ranks(of_rank(options.state / "sent"));
+  if (team().size() > 1) options.team = &ranks;
   const quant::TuneResult r = quant::tune(graph, data, options);
+  const bool is_first = team().is_first();
+  leave_team();
+  if (!is_first) return;
   write_file_atomically(options.state / "pareto.csv", pareto_csv(r));
   if (!o.report.empty()) write_page(o, graph, r, options.metric.name);
   if (o.json) {
@@ -417,7 +458,7 @@ void add_tune(CommandLine& program) {
   o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet tune net.onnx --data images.npz -o net.octet --minutes 15");
-  command.callback([o] { run(*o); });
+  command.callback([o] { run(*o); }, Command::Ranks::several);
 }
 
 const RegisteredCommand g_tune("tune", add_tune);

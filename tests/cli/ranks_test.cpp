@@ -199,6 +199,42 @@ TEST(CliRanks, CompareSeesTheSame) {
   }
 }
 
+// Layers in 16 bits and in float, steps and distillation: each trial is one process's.
+TEST(CliRanks, TuningTriesTheSameAndWritesTheSameFile) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  const auto args = [&](const std::string& out) {
+    return std::vector<std::string>{"tune",      kNet,       "--data",   kCalibration, "--samples",
+                                    "64",        "-o",       dir / out,  "--cost",     "operators",
+                                    "--json",    "--metric", "sqnr",     "--slowest",  "2",
+                                    "--distill", "50",       "--target", "200"};
+  };
+  const auto one = json_of(run_octet(args("one.octet")));
+  const RunResult r = run_ranks(3, args("3.octet"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(nlohmann::json::parse(r.out)["trials"], one["trials"]);
+  EXPECT_EQ(slurp(dir / "3.octet"), slurp(dir / "one.octet"));
+  EXPECT_EQ(slurp(dir / "3.octet.tune/best.json"), slurp(dir / "one.octet.tune/best.json"));
+  // What ranks send each other is not left behind.
+  EXPECT_EQ(count_files(dir / "3.octet.tune"), count_files(dir / "one.octet.tune"));
+}
+
+TEST(CliRanks, TuningThatWasCutOffGoesOnWithAnotherNumberOfRanks) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  const auto args = [&](const std::string& out, std::vector<std::string> more) {
+    return with({"tune", kNet, "--data", kCalibration, "--samples", "64", "-o", dir / out, "--cost",
+                 "operators", "--metric", "sqnr", "--distill", "0", "--target", "200"},
+                more);
+  };
+  ASSERT_EQ(run_octet(args("one.octet", {})).code, 0);
+  // Of the ladder's rungs the first is done: its time is up then.
+  ASSERT_EQ(run_ranks(2, args("q.octet", {"--minutes", "0.0001"})).code, 0);
+  const RunResult r = run_ranks(3, args("q.octet", {"--resume", "--force"}));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(slurp(dir / "q.octet"), slurp(dir / "one.octet"));
+}
+
 TEST(CliRanks, TrainingOnAnyNumberOfRanksGivesTheSameBits) {
   OCTET_NEED_MPI();
   TempDir dir;

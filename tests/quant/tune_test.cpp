@@ -136,6 +136,74 @@ TEST(Tune, TheResultIsWhatItsRecipeMakesAndWhatTheScoreWasMeasuredOn) {
   EXPECT_EQ(tune_metric("sqnr").score(expected, got), r.best().score);
 }
 
+// The samples that judge are among those: its score is that of the trial that it repeats.
+TEST(Tune, TheBestIsMadeOnceMoreOfAllSamples) {
+  const graph::Graph g = network();
+  Batches all = data().fit;
+  all.insert(all.end(), data().judge.begin(), data().judge.end());
+  TuneData with_all = data();
+  with_all.all = [&] { return all; };
+  TuneOptions o = options_for("conv3");
+  const TuneResult apart = tune(g, data(), o), r = tune(g, with_all, o);
+  ASSERT_EQ(r.trials.size(), apart.trials.size() + 1);
+  EXPECT_EQ(r.best_index, apart.trials.size());
+  EXPECT_EQ(r.best().name, apart.best().name + ", all samples");
+  EXPECT_EQ(r.best().score, apart.best().score);
+  EXPECT_EQ(r.best().left_float, apart.best().left_float);
+  EXPECT_EQ(r.recipe.samples.digest, digest_of(all));
+  EXPECT_NE(r.recipe.ranges, apart.recipe.ranges);
+  EXPECT_EQ(graph::print(r.graph, {.full = true}),
+            graph::print(apply(g, Recipe::from_json(r.recipe.to_json()), all), {.full = true}));
+}
+
+// What the samples that judge bring is of another kind, and harms: it is not the result.
+TEST(Tune, TheBestStaysAsItWasJudgedWhereMoreSamplesHarmIt) {
+  TuneData strange = data();
+  strange.all = [] {
+    Batches far = batches(1);
+    for (std::vector<Tensor>& batch : far) batch[0] = batch[0] * 1000.0;
+    return far;
+  };
+  const TuneResult r = tune(network(), strange, options_for("conv3"));
+  EXPECT_TRUE(r.best().name.find("all samples") == std::string::npos) << r.best().name;
+  ASSERT_FALSE(r.notes.empty());
+  EXPECT_NE(r.notes.back().find("less than without them"), std::string::npos) << r.notes.back();
+}
+
+// What is sent between processes is all that another one needs.
+TEST(Tune, WhatIsSharedIsWhatOneProcessFinds) {
+  struct Sent : TuneTeam {
+    std::map<std::string, graph::Graph> graphs;
+    size_t jobs = 0;
+    bool is_first() const override { return true; }
+    std::vector<std::string> share(size_t n,
+                                   const std::function<std::string(size_t)>& job) override {
+      std::vector<std::string> results(n);
+      for (size_t i = n; i-- > 0; ++jobs) results[i] = job(i);  // in any order
+      return results;
+    }
+    std::string broadcast(const std::string& text) override { return text; }
+    std::string bytes_of(const graph::Graph& graph) override {
+      const std::string key = std::to_string(graphs.size()) + std::string(1, '\0');
+      graphs.emplace(key, graph);
+      return key;
+    }
+    graph::Graph graph_of(const std::string& bytes) override { return graphs.at(bytes); }
+  } team;
+  TuneOptions o = options_for("conv2");
+  const TuneResult one = tune(network(), data(), o);
+  o.team = &team;
+  const TuneResult shared = tune(network(), data(), o);
+  EXPECT_GT(team.jobs, 3u);
+  ASSERT_EQ(shared.trials.size(), one.trials.size());
+  for (size_t i = 0; i < one.trials.size(); ++i) {
+    EXPECT_EQ(shared.trials[i].name, one.trials[i].name);
+    EXPECT_EQ(shared.trials[i].score, one.trials[i].score);
+  }
+  EXPECT_EQ(shared.recipe, one.recipe);
+  EXPECT_EQ(graph::print(shared.graph, {.full = true}), graph::print(one.graph, {.full = true}));
+}
+
 TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   static bool on = false, registered = false;  // other tests do without
   if (!registered) {

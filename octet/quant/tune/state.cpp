@@ -150,4 +150,10 @@ std::vector<PrecisionChange> changes_of(const std::string& text) {
   return changes_of(*json);
 }
 
+std::string to_text(const std::vector<std::string>& names) { return OrderedJson(names).dump(); }
+
+std::vector<std::string> names_of(const std::string& text) {
+  return (*parse_json(text, "tune")).get<std::vector<std::string>>();
+}
+
 }  // namespace octet::quant::tune_detail

@@ -66,5 +66,7 @@ class TuneState {
 
 std::string to_text(const std::vector<PrecisionChange>& changes);
 std::vector<PrecisionChange> changes_of(const std::string& text);
+std::string to_text(const std::vector<std::string>& names);
+std::vector<std::string> names_of(const std::string& text);
 
 }  // namespace octet::quant::tune_detail

@@ -1,6 +1,7 @@
 #include "octet/quant/tune/tune.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -80,6 +81,12 @@ double bytes_of_constants(const Graph& graph) {
   return bytes;
 }
 
+double number_of(const std::string& text) {
+  double number = 0;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
+
 // Whether weights have fewer than 8 bits: with 8, their rounding is the least of the noise.
 bool has_few_bits(const QConfigMapping& mapping) {
   const std::optional<QConfig> all = mapping.global_qconfig();
@@ -95,9 +102,15 @@ class Tuner {
         data_(data),
         options_(options),
         reference_(runtime::compile(graph)),
-        state_(options.state, description(), options.resume) {
+        state_(is_first() ? options.state : std::filesystem::path(), description(),
+               options.resume) {
+    if (options.team) {
+      const std::string all = from_first([&] { return state_.to_text(); });
+      if (!is_first()) state_.take(all);
+    }
     for (const std::vector<Tensor>& batch : data.judge) expected_.push_back(reference_.run(batch));
-    result_.float_score = options.metric.score(expected_, expected_);
+    result_.float_score =
+        number_of_first([&] { return options.metric.score(expected_, expected_); });
     result_.bar = std::isnan(options.target)
                       ? result_.float_score - options.max_drop * std::abs(result_.float_score)
                       : options.target;
@@ -121,6 +134,7 @@ class Tuner {
     const size_t best = best_index();
     result_.best_index = best;
     result_.recipe = recipes_[best];
+    if (!is_first()) return std::move(result_);
     // Whether this run made it or one before that was cut off.
     result_.graph = kept_ == best ? std::move(kept_graph_)
                                   : apply(graph_, recipes_[best], refit_ ? data_.all() : data_.fit);
@@ -142,17 +156,32 @@ class Tuner {
     return Digest().add(text).text();
   }
 
+  // -- those who tune together: what they decide by, all of them have from one ---------------------
+
+  bool is_first() const { return !options_.team || options_.team->is_first(); }
+  std::string from_first(const std::function<std::string()>& job) const {
+    if (!options_.team) return job();
+    return options_.team->broadcast(is_first() ? job() : "");
+  }
+  double number_of_first(const std::function<double()>& job) const {
+    if (!options_.team) return job();
+    return number_of(from_first([&] { return fmt::format("{}", job()); }));
+  }
+
+  // -- time, cost and what is best -----------------------------------------------------------------
+
   // Until no trial begins: what is left of the time, less what it takes to make the best so far
   // once more of all samples.
   double seconds_left() const {
-    double left = 60 * options_.minutes - state_.seconds();
+    double left = 60 * options_.minutes - number_of_first([&] { return state_.seconds(); });
     if (data_.all && !result_.trials.empty()) left -= result_.trials[best_index()].seconds;
     return left;
   }
   bool is_late() const { return seconds_left() < 0; }
-  bool done() const {
-    return is_late() || (!result_.trials.empty() && result_.trials[best_index()].above);
+  bool is_good_enough() const {
+    return !result_.trials.empty() && result_.trials[best_index()].above;
   }
+  bool done() const { return is_late() || is_good_enough(); }
 
   double cost_of(const Graph& graph) const {
     return options_.cost ? options_.cost(graph)
@@ -198,19 +227,6 @@ class Tuner {
     return a.score > b.score;
   }
 
-  // What the recipe makes of samples, all ranges that it lacks chosen; nullopt, with a note, if it
-  // cannot be made.
-  std::optional<Graph> make(const std::string& name, Recipe& recipe, const Batches& samples,
-                            bool choose) {
-    try {
-      calibrate(graph_, recipe, samples, choose);
-      return apply(graph_, recipe, samples);
-    } catch (const Error& e) {
-      result_.notes.push_back(fmt::format("{}: {}", name, e.what()));
-      return std::nullopt;
-    }
-  }
-
   double score_of(const std::string& name, const Graph& graph) const {
     const runtime::Program program = runtime::compile(graph);
     Batches got;
@@ -221,31 +237,91 @@ class Tuner {
     return std::clamp(score, -1e300, 1e300);
   }
 
-  // Makes a network and judges it, unless that is on disk. Its number; nullopt, with a note, if it
-  // cannot be made.
-  std::optional<size_t> attempt(const std::string& name, Recipe recipe, bool choose,
-                                const std::vector<std::string>& left_float = {},
-                                const std::vector<std::string>& in_16_bits = {}) {
-    if (const TuneState::Entry* known = state_.find(name)) return keep(*known, nullptr);
-    const double before = state_.seconds();
-    recipe.samples.without_every = data_.without_every;
-    std::optional<Graph> made = make(name, recipe, data_.fit, choose);
-    if (!made) return std::nullopt;
-    TuneTrial trial{.name = name,
-                    .score = score_of(name, *made),
-                    .cost = cost_of(*made),
-                    .size = size_of(*made),
-                    .left_float = left_float,
-                    .in_16_bits = in_16_bits};
-    trial.seconds = state_.seconds() - before;
-    return keep(state_.add({std::move(trial), std::move(recipe)}), &*made);
+  struct Plan {
+    std::string name;
+    Recipe recipe;
+    bool choose = false;  // ranges, by the noise at the outputs
+    std::vector<std::string> left_float = {}, in_16_bits = {};
+  };
+  // What came of a plan: nothing, with a note, if the network cannot be made.
+  struct Made {
+    std::optional<TuneState::Entry> entry;
+    std::string note;
+    Graph graph;
+  };
+
+  Made carry_out(Plan plan) const {
+    const auto start = Clock::now();
+    plan.recipe.samples.without_every = data_.without_every;
+    Made made;
+    try {
+      calibrate(graph_, plan.recipe, data_.fit, plan.choose);
+      made.graph = apply(graph_, plan.recipe, data_.fit);
+    } catch (const Error& e) {
+      made.note = fmt::format("{}: {}", plan.name, e.what());
+      return made;
+    }
+    TuneTrial trial{.name = plan.name,
+                    .score = score_of(plan.name, made.graph),
+                    .cost = cost_of(made.graph),
+                    .size = size_of(made.graph),
+                    .left_float = std::move(plan.left_float),
+                    .in_16_bits = std::move(plan.in_16_bits)};
+    trial.seconds = seconds_since(start);
+    made.entry = {std::move(trial), std::move(plan.recipe)};
+    return made;
   }
+
+  // As text for the others: JSON, then the network.
+  std::string text_of(const Made& made) const {
+    if (!made.entry) return made.note;
+    return TuneState::to_text(*made.entry) + '\0' + options_.team->bytes_of(made.graph);
+  }
+  Made made_of(const std::string& text) const {
+    const size_t end = text.find('\0');
+    if (end == std::string::npos) return {{}, text, {}};
+    return {TuneState::entry_of(text.substr(0, end)), "",
+            is_first() ? options_.team->graph_of(text.substr(end + 1)) : Graph()};
+  }
+
+  // Makes networks and judges them, but for what is on disk, until the work is done; the first
+  // `at_least` of them whatever their scores are. Their numbers; nullopt for those that were not
+  // begun or, with a note, cannot be made. Those who tune together share the work, and then leave
+  // out what one alone would not have begun.
+  std::vector<std::optional<size_t>> attempt(const std::vector<Plan>& plans, size_t at_least = 1) {
+    std::vector<std::string> texts(plans.size());
+    if (options_.team) {
+      std::vector<size_t> open;
+      for (size_t i = 0; i < plans.size(); ++i)
+        if (!state_.find(plans[i].name)) open.push_back(i);
+      const std::vector<std::string> made = options_.team->share(
+          open.size(), [&](size_t i) { return text_of(carry_out(plans[open[i]])); });
+      for (size_t i = 0; i < open.size(); ++i) texts[open[i]] = made[i];
+    }
+    std::vector<std::optional<size_t>> numbers(plans.size());
+    for (size_t i = 0; i < plans.size(); ++i) {
+      if (i > 0 && !options_.team && is_late()) break;
+      if (i >= at_least && is_good_enough()) break;
+      if (const TuneState::Entry* known = state_.find(plans[i].name)) {
+        numbers[i] = keep(*known, nullptr);
+        continue;
+      }
+      Made made = options_.team ? made_of(texts[i]) : carry_out(plans[i]);
+      if (made.entry)
+        numbers[i] = keep(state_.add(std::move(*made.entry)), &made.graph);
+      else
+        result_.notes.push_back(made.note);
+    }
+    return numbers;
+  }
+  std::optional<size_t> attempt(Plan plan) { return attempt(std::vector{std::move(plan)})[0]; }
 
   size_t keep(const TuneState::Entry& entry, Graph* made) {
     const size_t number = result_.trials.size();
     result_.trials.push_back(entry.trial);
     result_.trials.back().above = entry.trial.score >= result_.bar && fits(entry.trial);
     recipes_.push_back(entry.recipe);
+    if (!is_first()) return number;
     if (made && best_index() == number) {
       kept_ = number;
       kept_graph_ = std::move(*made);
@@ -259,6 +335,10 @@ class Tuner {
   // bits as far as the budget allows, those that make the most noise in 4 for their bytes.
   void fit_size() {
     if (std::isinf(options_.max_size) || state_.narrowed()) return;
+    state_.set_narrowed(tune_detail::names_of(
+        from_first([&] { return tune_detail::to_text(layers_of_4_bits()); })));
+  }
+  std::vector<std::string> layers_of_4_bits() {
     const auto made = [&](const std::vector<std::string>& layers) {
       Recipe recipe = start(false);
       for (const std::string& layer : layers) set_precision(recipe, layer, Precision::bits4);
@@ -266,7 +346,7 @@ class Tuner {
       return std::pair{recipe, size_of(apply(graph_, recipe, data_.fit))};
     };
     const auto [eight, size] = made({});
-    if (size <= options_.max_size || has_few_bits(eight.mapping)) return state_.set_narrowed({});
+    if (size <= options_.max_size || has_few_bits(eight.mapping)) return {};
     std::vector<std::string> layers;
     std::map<std::string, double> bytes, noise = noise_of(eight, &bytes);
     for (const auto& [layer, count] : bytes) layers.push_back(layer);
@@ -290,7 +370,7 @@ class Tuner {
         if (std::find(wide.begin(), wide.end(), i) == wide.end())
           narrow.push_back(changes[i].layer);
       if (!wide.empty() && made(narrow).second > options_.max_size) continue;
-      return state_.set_narrowed(narrow);
+      return narrow;
     }
   }
 
@@ -311,51 +391,64 @@ class Tuner {
 
   void try_ranges() {
     const Recipe recipe = start(false);
-    attempt("calibrated", recipe, false);
-    if (!is_late()) attempt("ranges", recipe, true);
-    const bool is_usual =
-        recipe.mapping.global_qconfig()->activation == get_default_qconfig().activation;
-    if (is_usual && !done()) attempt("histograms", start(true), false);
+    std::vector<Plan> plans{{"calibrated", recipe}, {"ranges", recipe, true}};
+    if (recipe.mapping.global_qconfig()->activation == get_default_qconfig().activation)
+      plans.push_back({"histograms", start(true)});
+    attempt(plans, 2);
   }
 
   // On each kind of ranges, as what one needs may harm another.
   void try_steps() {
     std::vector<size_t> bases(result_.trials.size());
     std::iota(bases.begin(), bases.end(), size_t{0});
-    for (const RecipeStep& step : recipe_steps())
+    for (const RecipeStep& step : recipe_steps()) {
+      if (done()) return;
+      std::vector<Plan> plans;
+      std::vector<size_t*> of;
       for (size_t& base : bases) {
-        if (done()) return;
         if (!step.is_tried || (step.applies && !step.applies(recipes_[base], graph_))) continue;
         Recipe recipe = recipes_[base];
         recipe.steps.push_back({step.name});
         // Those of a network with other weights are others.
         if (step.on_graph) recipe.ranges.clear();
-        const std::string& name = result_.trials[base].name;
-        const bool choose = step.on_graph && has_chosen_ranges(base);
-        const auto tried = attempt(name + ", " + step.name, recipe, choose);
-        if (tried && is_better(result_.trials[*tried], result_.trials[base])) base = *tried;
+        plans.push_back({result_.trials[base].name + ", " + step.name, std::move(recipe),
+                         step.on_graph && has_chosen_ranges(base)});
+        of.push_back(&base);
       }
+      const auto tried = attempt(plans);
+      for (size_t i = 0; i < tried.size(); ++i)
+        if (tried[i] && is_better(result_.trials[*tried[i]], result_.trials[*of[i]]))
+          *of[i] = *tried[i];
+    }
   }
 
   bool has_chosen_ranges(size_t trial) const {
     return result_.trials[trial].name.starts_with("ranges");
   }
 
-  // With this step behind those of the base, with more and more iterations, while the time that is
-  // left is some times what the last ones took.
+  // With this step behind those of the base, with more and more iterations, each of which has to
+  // take some times less than the time that is left then, by what the first one took.
   void try_longer(size_t base, const std::string& step, int64_t first, int64_t most) {
     constexpr int64_t kMore = 4;
-    const double share = data_.all ? 3 : 2;
-    double last = 0;
-    for (int64_t iterations = first; iterations <= most; iterations *= kMore) {
-      if (done() || share * kMore * last > seconds_left()) return;
-      const double before = state_.seconds();
+    const auto plan = [&](int64_t iterations) {
       Recipe recipe = recipes_[base];
       recipe.steps.push_back({step, {{"iterations", iterations}}});
-      attempt(fmt::format("{}, {} of {}", result_.trials[base].name, step, iterations), recipe,
-              false);
-      last = state_.seconds() - before;
+      return Plan{fmt::format("{}, {} of {}", result_.trials[base].name, step, iterations),
+                  std::move(recipe)};
+    };
+    if (done() || first > most) return;
+    const auto shortest = attempt(plan(first));
+    if (!shortest) return;
+    const double share = data_.all ? 3 : 2;
+    double seconds = result_.trials[*shortest].seconds, left = seconds_left();
+    std::vector<Plan> longer;
+    for (int64_t iterations = kMore * first; iterations <= most; iterations *= kMore) {
+      seconds *= kMore;
+      if (share * seconds > left) break;
+      left -= seconds;
+      longer.push_back(plan(iterations));
     }
+    if (!done()) attempt(longer);
   }
 
   // The best, trained to give the float network's outputs; once.
@@ -372,7 +465,7 @@ class Tuner {
     if (result_.trials.empty() || (!narrowed && !has_few_bits(options_.mapping))) return;
     Recipe by_layer = recipes_[best_index()];
     by_layer.steps.push_back({"adaround"});
-    attempt(result_.trials[best_index()].name + ", adaround", by_layer, false);
+    attempt({result_.trials[best_index()].name + ", adaround", by_layer});
     try_longer(best_index(), "brecq", 100, 400);
   }
 
@@ -387,34 +480,37 @@ class Tuner {
     if (!base) return;
     const std::string name = result_.trials[*base].name + kCures;
     const TuneState::Entry* known = state_.find(name);
-    std::optional<Recipe> recipe = known ? std::optional(known->recipe) : cured(*base);
-    if (!recipe) return;
+    const double seconds = seconds_left();
+    const std::string text =
+        known ? known->recipe.to_json() : from_first([&] { return cured(*base, seconds); });
+    if (text.empty()) return;
+    Recipe recipe = Recipe::from_json(text);
     const size_t skipped = options_.skip.size();  // these come first
     const std::vector<std::string> left_float(
-        recipe->skip.begin() + static_cast<std::ptrdiff_t>(std::min(skipped, recipe->skip.size())),
-        recipe->skip.end());
-    attempt(name, *recipe, false, left_float);
-    if (done()) return;
-    recipe->steps.push_back({"bias_correction"});
-    attempt(name + ", bias_correction", *recipe, false, left_float);
+        recipe.skip.begin() + static_cast<std::ptrdiff_t>(std::min(skipped, recipe.skip.size())),
+        recipe.skip.end());
+    Plan alone{name, recipe, false, left_float}, corrected = alone;
+    corrected.name += ", bias_correction";
+    corrected.recipe.steps.push_back({"bias_correction"});
+    attempt({alone, corrected});
   }
 
-  // None if nothing helps, or if it would be too slow.
-  std::optional<Recipe> cured(size_t base) {
+  // A recipe; "" if nothing helps, or if it would be too slow.
+  std::string cured(size_t base, double seconds) {
     try {
       DoctorReport r = doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
-                              {.seconds = seconds_left(), .hold_out = kHoldOutEach});
-      if (!r.cured || r.data) return std::nullopt;
+                              {.seconds = seconds, .hold_out = kHoldOutEach});
+      if (!r.cured || r.data) return "";
       const double cost = cost_of(r.graph), most = most_cost(result_.trials[base].cost);
       if (cost > most) {
         result_.notes.push_back(fmt::format("{}, cures: cost {:.3f}, more than {:.3f}",
                                             result_.trials[base].name, cost, most));
-        return std::nullopt;
+        return "";
       }
-      return std::move(r.recipe);
+      return r.recipe.to_json();
     } catch (const Error& e) {
       result_.notes.push_back(fmt::format("{}, cures: {}", result_.trials[base].name, e.what()));
-      return std::nullopt;
+      return "";
     }
   }
 
@@ -463,6 +559,31 @@ class Tuner {
       return std::any_of(known.begin(), known.end(),
                          [&](const RecipeStep& k) { return k.name == step.name && k.on_prepared; });
     });
+    std::vector<PrecisionChange> changes = tune_detail::changes_of(
+        from_first([&] { return tune_detail::to_text(useful_changes(plain)); }));
+    const auto cost = [&](size_t i) {
+      Recipe recipe = changed(plain, {changes[i]});  // what weights are costs no time
+      calibrate(graph_, recipe, {data_.fit[0]});
+      return cost_of(apply(graph_, recipe, data_.fit));
+    };
+    std::vector<double> costs;
+    if (options_.team) {
+      if (is_late()) return std::nullopt;
+      for (const std::string& text : options_.team->share(
+               changes.size(), [&](size_t i) { return fmt::format("{}", cost(i)); }))
+        costs.push_back(number_of(text));
+    } else {
+      for (size_t i = 0; i < changes.size(); ++i) {
+        if (is_late()) return std::nullopt;
+        costs.push_back(cost(i));
+      }
+    }
+    for (size_t i = 0; i < changes.size(); ++i)
+      changes[i].cost = std::max(costs[i] - base_cost, 1e-3 * base_cost);
+    return changes;
+  }
+
+  std::vector<PrecisionChange> useful_changes(const Recipe& plain) {
     const std::map<std::string, double> noise = noise_of(plain);
     std::vector<std::pair<std::string, double>> layers(noise.begin(), noise.end());
     std::stable_sort(layers.begin(), layers.end(),
@@ -479,19 +600,12 @@ class Tuner {
       result_.notes.push_back(fmt::format("results of 16 bits: {}", e.what()));
     }
     for (const auto& [layer, most] : layers) changes.push_back({layer, Precision::float32, most});
-    for (PrecisionChange& change : changes) {
-      if (is_late()) return std::nullopt;
-      Recipe recipe = changed(plain, {change});  // what weights are costs no time
-      calibrate(graph_, recipe, {data_.fit[0]});
-      const double cost = cost_of(apply(graph_, recipe, data_.fit));
-      change.cost = std::max(cost - base_cost, 1e-3 * base_cost);
-    }
     return changes;
   }
 
   // With some of the changes, by index, made to the base.
-  std::optional<size_t> attempt_changed(size_t base, const std::vector<size_t>& chosen,
-                                        const std::string& more = "") {
+  Plan changed_plan(size_t base, const std::vector<size_t>& chosen,
+                    const std::string& more = "") const {
     std::vector<PrecisionChange> changes;
     std::vector<std::string> left_float, in_16_bits;
     for (const size_t i : chosen) {
@@ -505,8 +619,8 @@ class Tuner {
       if (!layers->empty())
         parts.push_back(
             fmt::format("{} layer{} {}", layers->size(), layers->size() == 1 ? "" : "s", what));
-    return attempt(fmt::format("{}{}", fmt::join(parts, ", "), more),
-                   changed(recipes_[base], changes), false, left_float, in_16_bits);
+    return {fmt::format("{}{}", fmt::join(parts, ", "), more), changed(recipes_[base], changes),
+            false, left_float, in_16_bits};
   }
 
   void try_precisions() {
@@ -520,30 +634,31 @@ class Tuner {
     }
     const std::vector<PrecisionChange>& all = *state_.changes();
     const std::vector<size_t> order = greedy_changes(all, budget);
-    const auto with = [&](size_t count) -> std::optional<bool> {  // whether it is above the bar
-      const auto number = attempt_changed(base, changes_after(all, order, count));
-      return number ? std::optional(result_.trials[*number].above) : std::nullopt;
+    const auto with = [&](size_t count) {
+      return changed_plan(base, changes_after(all, order, count));
     };
+    const auto is_above = [&](std::optional<size_t> number) {
+      return number && result_.trials[*number].above;
+    };
+    std::vector<size_t> counts;
+    for (size_t count = 1; count < order.size(); count *= 2) counts.push_back(count);
+    if (!order.empty()) counts.push_back(order.size());
+    std::vector<Plan> plans;
+    for (const size_t count : counts) plans.push_back(with(count));
+    const auto tried = attempt(plans);
     size_t enough = 0, few = 0;
-    for (size_t count = 1; !order.empty() && !is_late(); count *= 2) {
-      count = std::min(count, order.size());
-      if (with(count).value_or(false)) {
-        enough = count;
-        break;
-      }
-      few = count;
-      if (count == order.size()) break;
-    }
+    for (size_t i = 0; i < tried.size() && enough == 0; ++i)
+      (is_above(tried[i]) ? enough : few) = counts[i];
     while (enough > few + 1 && !is_late()) {
       const size_t middle = (enough + few) / 2;
-      (with(middle).value_or(false) ? enough : few) = middle;
+      (is_above(attempt(with(middle))) ? enough : few) = middle;
     }
     if (done()) return;
     std::vector<size_t> chosen = choose_changes(all, budget),
                         greedy = changes_after(all, order, order.size());
     std::ranges::sort(chosen);
     std::ranges::sort(greedy);
-    if (chosen != greedy) attempt_changed(base, chosen, ", exchanged");
+    if (chosen != greedy) attempt(changed_plan(base, chosen, ", exchanged"));
     if (!done()) try_exchanges(base, chosen, budget);
   }
 
@@ -573,7 +688,7 @@ class Tuner {
       double cost = 0;
       for (const size_t i : next) cost += all[i].cost;
       if (cost > budget) continue;
-      const auto made = attempt_changed(base, next, fmt::format(", exchange {}", ++number));
+      const auto made = attempt(changed_plan(base, next, fmt::format(", exchange {}", ++number)));
       if (!made || result_.trials[*made].score <= best) continue;
       best = result_.trials[*made].score;
       chosen = next;
@@ -593,21 +708,29 @@ class Tuner {
       keep(*known, nullptr);
       return;
     }
-    Recipe recipe = recipes_[best];
-    recipe.ranges.clear();
-    recipe.samples = {};
-    std::optional<Graph> made = make(trial.name, recipe, data_.all(), has_chosen_ranges(best));
-    if (!made) return;
-    const double score = score_of(trial.name, *made);
-    if (score < std::min(trial.score, result_.bar)) {
+    Graph made;
+    const std::string text = from_first([&]() -> std::string {
+      Recipe recipe = recipes_[best];
+      recipe.ranges.clear();
+      recipe.samples = {};
+      const Batches samples = data_.all();
+      try {
+        calibrate(graph_, recipe, samples, has_chosen_ranges(best));
+        made = apply(graph_, recipe, samples);
+      } catch (const Error& e) {
+        result_.notes.push_back(fmt::format("{}: {}", trial.name, e.what()));
+        return "";
+      }
+      const double score = score_of(trial.name, made);
+      if (score >= std::min(trial.score, result_.bar)) return TuneState::to_text({trial, recipe});
       result_.notes.push_back(
-          fmt::format("{}: {} {:.5f} on the samples that judge, less than "
-                      "without them",
-                      trial.name, options_.metric.name, score));
-      return;
-    }
+          fmt::format("{}: {} {:.5f} on the samples that judge, less than without them", trial.name,
+                      options_.metric.name, score));
+      return "";
+    });
+    if (text.empty()) return;
     refit_ = result_.trials.size();
-    keep(state_.add({std::move(trial), std::move(recipe)}), &*made);
+    keep(state_.add(TuneState::entry_of(text)), &made);
   }
 
   const Graph& graph_;

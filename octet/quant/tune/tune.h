@@ -74,6 +74,23 @@ struct TuneResult {
   std::vector<size_t> pareto() const;
 };
 
+// Processes that tune together: each calls tune() with the same arguments and gets the same result,
+// but for the network, which the first one alone has. It alone keeps the state and is told of
+// trials. What clocks and costs say is said by one and known to all, so that all decide alike.
+class TuneTeam {
+ public:
+  virtual ~TuneTeam() = default;
+  virtual bool is_first() const = 0;
+  // Each of job(0) .. job(n - 1) is done by one of them. What they gave, everywhere.
+  virtual std::vector<std::string> share(size_t n,
+                                         const std::function<std::string(size_t)>& job) = 0;
+  // The first one's text, everywhere.
+  virtual std::string broadcast(const std::string& text) = 0;
+  // A quantized network as text, and back.
+  virtual std::string bytes_of(const graph::Graph& graph) = 0;
+  virtual graph::Graph graph_of(const std::string& bytes) = 0;
+};
+
 struct TuneOptions {
   TuneMetric metric = tune_metric("cosine");
   // The bar: a score that is enough; or, where that is NaN, the float network's score less
@@ -106,6 +123,7 @@ struct TuneOptions {
   // another network, other samples or options. "": none.
   std::filesystem::path state = {};
   bool resume = false;
+  TuneTeam* team = nullptr;  // those that share the work; none: this process is alone
   std::function<void(const TuneTrial&)> on_trial = {};  // after each
   // When a trial is the best so far, and at the end: what is to be kept.
   std::function<void(const graph::Graph&, const Recipe&)> on_best = {};
@@ -119,7 +137,8 @@ struct TuneOptions {
 //     layer by layer (adaround), then block by block (brecq) with 100 and 400 iterations, the
 //     second while there is twice the time that it should take
 //  4. the best so far trained to give the float network's outputs (distill), for 50, 200 and 800
-//     iterations (most_distillation), while there is twice the time that this should take; once
+//     iterations (most_distillation), while there is twice the time that this should take, or
+//     three times with TuneData::all; once
 //     more at the end, where 5 and 6 have found a better one to begin with
 //  5. of the best without that, layers with results of 16 bits or in float, by the noise that
 //     this takes away (debug::sensitivity, its estimate) and what it costs, measured, within the

@@ -32,15 +32,14 @@ Grid grid_of(const QParams& q) {
           static_cast<float>(static_cast<double>(q.quant_max) - z)};
 }
 
-// Elements whose errors are taken together: those of a clipped peak, say, which are alike. Errors
-// further apart count as independent; without that the few random directions would decide.
+// Elements whose errors are taken together: those of a clipped peak, say, which are alike.
 constexpr int64_t kBlock = 64;
 
-// Sum over blocks of (sum of gradient * (rounded x - x))^2. Adding and taking away 1.5 * 2^23
+// Sum over blocks of (sum of gradient * (rounded x - x))^2, and the square of the sum of all. Adding and taking away 1.5 * 2^23
 // rounds to even what lies within codes.
 double noise_of(const float* x, const float* gradient, int64_t n, const Grid& grid) {
   constexpr float kRound = 12582912;
-  double noise = 0;
+  double noise = 0, all = 0;
   for (int64_t at = 0; at < n; at += kBlock) {
     const int64_t end = std::min(n, at + kBlock);
     const auto product = [&](int64_t i) {
@@ -55,8 +54,9 @@ double noise_of(const float* x, const float* gradient, int64_t n, const Grid& gr
     double sum = 0;
     for (const float p : part) sum += static_cast<double>(p);
     noise += sum * sum;
+    all += sum;
   }
-  return noise;
+  return noise + all * all;
 }
 
 // The observer that a module is or holds; null if it keeps no histogram.

@@ -37,11 +37,12 @@ struct ChosenRange {
 // those of calibrators.h and aciq.h) is replaced by the candidate whose range costs the outputs
 // least; the histogram stays. For the error e that rounding to a candidate's codes makes of a value
 // on the float network, and the Jacobian J of the outputs, the cost is
-//  sum over blocks b of E (e_b . (J^T u)_b)^2,  u independent standard normal,
-// a block being 64 elements that lie behind one another; summed over samples. That is the
-// first-order noise |J e|^2 of the outputs (of which debug::SensitivityMethod::estimate takes all
-// of a value as one block) with errors of different blocks taken as independent, which needs far
-// fewer directions u to tell candidates apart. One pass measures all candidates of all values. An
+//  E (e . J^T u)^2 + sum over blocks b of E (e_b . (J^T u)_b)^2,  u independent standard normal,
+// a block being 64 elements that lie behind one another; summed over batches. The first is the
+// noise |J e|^2 of the outputs to first order, as debug::SensitivityMethod::estimate has it: errors
+// that have one sign all over a value, as clipping makes them, add up. The second is the same with
+// the errors of different blocks taken as independent, and needs far fewer directions u to tell
+// candidates apart. One pass measures all candidates of all values. An
 // observer that several values share is judged by the sum over those that it is shown. Values that
 // no float output depends on keep their observers.
 //

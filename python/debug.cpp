@@ -414,7 +414,9 @@ void bind_debug(py::module_& m) {
                                   }};
         debug::CompareOptions options;
         options.progress = callback<int64_t>(progress);
-        return without_gil([&] { return Report{debug::compare(a, b, each, options)}; });
+        return without_gil([&] {
+          return Report{debug::compare(quant::float_counterpart(a, b, all), b, each, options)};
+        });
       },
       py::arg("float_graph"), py::arg("quantized"), py::arg("samples"),
       py::arg("progress") = py::none(),

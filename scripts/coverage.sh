@@ -8,9 +8,11 @@ PRESET=coverage scripts/build.sh octet-cli "${programs[@]}" || exit 2
 [ $# -gt 0 ] || { PRESET=coverage scripts/build.sh && mapfile -t programs < <(cd build-coverage/bin && ls -d test_* | grep -v test_perf); } || exit 2
 find build-coverage -name '*.gcda' -delete
 failed=0
+# Where files may not grow, the counts of what was reached cannot be written either, which libgcov says on standard error.
+left_out='Perf*:Ort*:Browser*:CliStreams.AFileThatMayNotGrowIsAnErrorAndTheTargetStays'
 for program in "${programs[@]}"; do
   OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet "build-coverage/bin/$program" --gtest_brief=1 \
-    --gtest_filter='-Perf*:Ort*:Browser*' >"build-coverage/$program.log" 2>&1 || {
+    --gtest_filter="-$left_out" >"build-coverage/$program.log" 2>&1 || {
     echo "scripts/coverage.sh: $program failed: build-coverage/$program.log" >&2
     failed=$((failed + 1))
   }

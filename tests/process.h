@@ -34,7 +34,7 @@ struct RunOptions {
 };
 
 // args[0] is the program. Standard input is empty. Throws if the program cannot be started, or
-// takes over 2 minutes.
+// takes over 10 minutes.
 inline RunResult run_process(const std::vector<std::string>& args, const RunOptions& options = {}) {
   int out[2], err[2];
   winsize size{};
@@ -83,7 +83,7 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
     auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(
                   std::chrono::steady_clock::now() - start)
                   .count();
-    late = ms > 120000;
+    late = ms > 600000;
     if (!killed && (late || (options.kill_after_ms && ms >= options.kill_after_ms))) {
       ::kill(pid, SIGKILL);
       killed = true;

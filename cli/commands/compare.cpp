@@ -13,6 +13,7 @@
 #include "octet/base/text.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/report.h"
+#include "octet/quant/tune/recipe.h"
 
 namespace octet::cli {
 namespace {
@@ -218,9 +219,15 @@ const RegisteredCommand g_compare("compare", add_compare);
 
 }  // namespace
 
-debug::Comparison compare_models(const graph::Graph& before, const graph::Graph& after,
+debug::Comparison compare_models(const graph::Graph& float_graph, const graph::Graph& after,
                                  const Dataset& dataset, int64_t count, bool advise,
                                  double seconds) {
+  constexpr int64_t kMostForSteps = 64, kAtOnce = 4;
+  graph::Graph before = float_graph;
+  if (quant::has_float_counterpart(after))
+    before = quant::float_counterpart(
+        float_graph, after,
+        sample_batches(float_graph, dataset, std::min(count, kMostForSteps), kAtOnce));
   Progress bar("comparing", count);
   debug::Samples samples{.count = count, .batch = batch_size(dataset, 32), .get = {}};
   const bool classes = before.type(before.outputs().at(0)).dim() == 2;

@@ -306,6 +306,7 @@ TEST(CliRanks, AKilledRankEndsTheOthersAndTheWorkCanBeResumed) {
   expect_success(run_octet(args(dir / "one.octet")));
   const char* rounds = std::getenv("OCTET_RANK_KILLS");
   int clean = 0, killed = 0;
+  double slowest = 0;
   const int n = rounds ? std::atoi(rounds) : 2;
   for (int i = 0; i < n; ++i) {
     const std::string out = dir / "q.octet";
@@ -323,7 +324,8 @@ TEST(CliRanks, AKilledRankEndsTheOthersAndTheWorkCanBeResumed) {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (r.code != 0) {
       ++killed;
-      EXPECT_LT(seconds, 30);  // 10 after the kill, of a busy machine
+      slowest = std::max(slowest, seconds);
+      EXPECT_LT(seconds, 11);  // the start of three ranks, the second until the kill, and 10
       EXPECT_FALSE(std::filesystem::exists(out));
       EXPECT_EQ(run_octet(with(args(out), {"--resume"})).code, 0);
     }
@@ -333,7 +335,9 @@ TEST(CliRanks, AKilledRankEndsTheOthersAndTheWorkCanBeResumed) {
     EXPECT_EQ(count_files(dir.path()), 2u);
     std::filesystem::remove(out);
   }
-  fmt::print("killed ranks: {} of {} rounds, {} ended with the same file\n", killed, n, clean);
+  fmt::print(
+      "killed ranks: {} of {} rounds, {} ended with the same file; the slowest took {:.1f} s\n",
+      killed, n, clean, slowest);
 }
 
 }  // namespace

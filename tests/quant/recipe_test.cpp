@@ -5,6 +5,7 @@
 
 #include "octet/io/npz.h"
 #include "octet/io/onnx/import.h"
+#include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 
@@ -35,8 +36,9 @@ void expect_same(const graph::Graph& a, const graph::Graph& b) {
   EXPECT_EQ(text_of(a), text_of(b));
   ASSERT_EQ(a.nodes().size(), b.nodes().size());
   for (size_t n = 0; n < a.nodes().size(); ++n)
-    if (a.nodes()[n].kind == graph::NodeKind::constant)
+    if (a.nodes()[n].kind == graph::NodeKind::constant) {
       EXPECT_TRUE(equal(a.nodes()[n].value, b.nodes()[n].value)) << n;
+    }
   EXPECT_EQ(a.metadata, b.metadata);
 }
 
@@ -162,6 +164,27 @@ TEST(Recipe, StepsAreRunInTheirOrderOnGraphAndPreparedModule) {
   EXPECT_EQ(ran, (std::vector<std::string>{"graph", "prepared 4 7"}));
   testing::expect_error(ErrorCode::invalid_argument, {"'test prepared' needs samples"},
                         [&] { apply(g, recipe); });
+}
+
+// Equalized weights are those that were quantized; the float network's own are another's.
+TEST(Recipe, LayersAreComparedWithThoseOfTheFloatNetworkAfterItsSteps) {
+  const graph::Graph g = glyphs();
+  Recipe plain = percentile(), equalized = plain;
+  calibrate(g, plain, samples());
+  const graph::Graph q = apply(g, plain, samples());
+  EXPECT_FALSE(has_float_counterpart(q));
+  expect_same(float_counterpart(g, q, samples()), g);
+  equalized.steps = {{"equalization"}, {"bias_correction"}};
+  calibrate(g, equalized, samples());
+  const graph::Graph e = apply(g, equalized, samples());
+  ASSERT_TRUE(has_float_counterpart(e));
+  const graph::Graph counterpart = float_counterpart(g, e, samples());
+  const auto weight = [](const graph::Graph& of) { return of.constant(*of.find("stem.0.weight")); };
+  EXPECT_FALSE(equal(weight(counterpart), weight(g)));
+  expect_same(counterpart, cross_layer_equalization(g, samples()));
+  graph::Graph damaged = e;
+  damaged.metadata["recipe"] = "{}";
+  EXPECT_FALSE(has_float_counterpart(damaged));
 }
 
 TEST(Recipe, ThatDoesNotFitIsAnError) {

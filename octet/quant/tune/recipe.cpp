@@ -426,6 +426,35 @@ Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
   return result;
 }
 
+namespace {
+// The steps on the float graph; none where there is no recipe that can be read.
+Recipe float_steps_of(const Graph& quantized) {
+  Recipe found;
+  const auto text = quantized.metadata.find("recipe");
+  if (text == quantized.metadata.end()) return found;
+  try {
+    for (const Recipe::Step& step : Recipe::from_json(text->second).steps)
+      if (const RecipeStep known = find_step(step.name); known.on_graph && !known.is_last)
+        found.steps.push_back(step);
+  } catch (const Error&) {  // of another version, or with steps of another program's own
+    found.steps.clear();
+  }
+  return found;
+}
+}  // namespace
+
+bool has_float_counterpart(const Graph& quantized) {
+  return !float_steps_of(quantized).steps.empty();
+}
+
+Graph float_counterpart(const Graph& float_graph, const Graph& quantized, const Batches& samples) {
+  try {
+    return after_graph_steps(float_graph, float_steps_of(quantized), samples);
+  } catch (const Error&) {  // another network than the recipe's
+    return float_graph;
+  }
+}
+
 std::string digest_of(const Batches& samples) {
   Digest digest;
   const size_t inputs = samples.empty() ? 0 : samples[0].size();

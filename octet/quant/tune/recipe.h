@@ -109,6 +109,15 @@ std::shared_ptr<ObservedGraphModule> prepare(const graph::Graph& graph, const Re
 graph::Graph apply(const graph::Graph& graph, const Recipe& recipe, const Batches& samples = {},
                    ConversionReport* report = nullptr);
 
+// What a quantized network is to be compared with layer by layer: the float network after the steps
+// of the recipe in its metadata that change the float network (equalization, say). It computes the
+// same from values of the ranges that were quantized. `float_graph` itself where there is no recipe
+// with such a step, or where a step cannot be done on it. `samples`: some inputs.
+graph::Graph float_counterpart(const graph::Graph& float_graph, const graph::Graph& quantized,
+                               const Batches& samples);
+// Whether there is such a step: else float_counterpart() needs no samples.
+bool has_float_counterpart(const graph::Graph& quantized);
+
 // A text that differs where samples do (a hash of all elements), however they are batched.
 std::string digest_of(const Batches& samples);
 

@@ -86,6 +86,7 @@ Gradient gradients_of_2d(std::vector<Tensor> (*fn)(const Grad&)) {
 // What both gradient operators check; x, y: the images, w: the weight.
 void check_backward(const Types& t, const std::vector<Dim>& x, const std::vector<Dim>& w,
                     const std::vector<Dim>& y) {
+  need_float32(t);
   const std::string& who = t.op().name();
   OCTET_CHECK((x.size() == 4 || x.size() == 5) && w.size() == x.size() && y.size() == x.size(),
               invalid_argument,

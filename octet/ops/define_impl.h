@@ -125,6 +125,15 @@ inline void need_floating(const Types& t, size_t i = 0) {
               t.op().name(), t.op().params()[i].name, to_string(t[i]));
 }
 
+// Error unless the first two operands are float32: of the operators that compute gradients of
+// layers, whose kernels know no other dtype.
+inline void need_float32(const Types& t) {
+  for (size_t i = 0; i < 2; ++i)
+    OCTET_CHECK(t[i].dtype == DType::float32, invalid_argument,
+                "{}: operand '{}' is {}; expected float32: convert it with to()", t.op().name(),
+                t.op().params()[i].name, to_string(t[i]));
+}
+
 // Error if an operand but the first is quantized, the first is not, and no qparams were given for
 // the result.
 inline void need_want(const Types& t) {

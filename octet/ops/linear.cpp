@@ -35,6 +35,7 @@ std::vector<Tensor> matmul_gradients(const Grad& g) {
 // The gradient of linear by its input: dx = dy * weight.
 OCTET_OP(linear_backward_data, "linear_backward_data(dy, weight) -> dx", QRule::float_only,
          Doc{"gradient of linear by its input: dy * weight"}, infer([](const Types& t) {
+           need_float32(t);
            OCTET_CHECK(
                t[1].dim() == 2 && t[0].dim() >= 1 && t[0].dims.back() == t[1].dims[0],
                invalid_argument,
@@ -51,6 +52,7 @@ OCTET_OP(linear_backward_weight, "linear_backward_weight(x, dy, *, bias=false) -
          QRule::float_only,
          Doc{"gradients of linear by its weight, dy^T * x, and by its bias (empty unless bias)"},
          infer_many([](const Types& t) {
+           need_float32(t);
            const TensorType &x = t[0], &dy = t[1];
            OCTET_CHECK(x.dim() >= 1 && x.dim() == dy.dim() &&
                            std::equal(x.dims.begin(), x.dims.end() - 1, dy.dims.begin()),

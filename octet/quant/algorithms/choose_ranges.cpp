@@ -35,8 +35,8 @@ Grid grid_of(const QParams& q) {
 // Elements whose errors are taken together: those of a clipped peak, say, which are alike.
 constexpr int64_t kBlock = 64;
 
-// Sum over blocks of (sum of gradient * (rounded x - x))^2, and the square of the sum of all. Adding and taking away 1.5 * 2^23
-// rounds to even what lies within codes.
+// Sum over blocks of (sum of gradient * (rounded x - x))^2, and the square of the sum of all.
+// Adding and taking away 1.5 * 2^23 rounds to even what lies within codes.
 double noise_of(const float* x, const float* gradient, int64_t n, const Grid& grid) {
   constexpr float kRound = 12582912;
   double noise = 0, all = 0;

@@ -156,7 +156,7 @@ class Tuner {
     return Digest().add(text).text();
   }
 
-  // -- those who tune together: what they decide by, all of them have from one ---------------------
+  // -- those who tune together: what they decide by, all of them have from one --
 
   bool is_first() const { return !options_.team || options_.team->is_first(); }
   std::string from_first(const std::function<std::string()>& job) const {
@@ -168,7 +168,7 @@ class Tuner {
     return number_of(from_first([&] { return fmt::format("{}", job()); }));
   }
 
-  // -- time, cost and what is best -----------------------------------------------------------------
+  // -- time, cost and what is best --
 
   // Until no trial begins: what is left of the time, less what it takes to make the best so far
   // once more of all samples.

@@ -312,7 +312,8 @@ TEST(CliRanks, AKilledRankEndsTheOthersAndTheWorkCanBeResumed) {
     const std::string out = dir / "q.octet";
     // A shell beside rank 1 kills it.
     const std::string script = fmt::format(
-        "if [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then (sleep 0.{:02}; kill -9 $$ 2>/dev/null) & fi; "
+        "if [ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ]; then (sleep 0.{:02}; kill -9 $$ "
+        "2>/dev/null) & fi; "
         "exec \"$@\"",
         15 + 7 * i % 60);
     const auto start = std::chrono::steady_clock::now();

@@ -23,7 +23,7 @@ TuneTrial trial_of(const Json& t) {
           .score = t.at("score").get<double>(),
           .cost = t.at("cost").get<double>(),
           .size = t.at("size").get<double>(),
-          .seconds = t.at("seconds").get<double>(),
+          .seconds = t.value("seconds", 0.0),
           .left_float = t.at("left_float").get<std::vector<std::string>>(),
           .in_16_bits = t.at("in_16_bits").get<std::vector<std::string>>()};
 }

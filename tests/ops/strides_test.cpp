@@ -80,28 +80,34 @@ const std::vector<Attrs>& attributes() {
   return all;
 }
 
-TEST(Strides, NoLayoutOfTheOperandsChangesAResult) {
-  int64_t calls = 0;
+// fn(operator, number of operands, dtype, attributes) for all that may fit together.
+template <typename Fn>
+void for_each_call(Fn&& fn) {
   for (const ops::Op* op : ops::all()) {
     const size_t n = required_operands(*op);
     if (n == 0 || n > 3) continue;
     for (const DType dtype : kDTypes)
-      for (const Attrs& attrs : attributes()) {
-        Tensors dense;
-        for (size_t i = 0; i < n; ++i) dense.push_back(values({6, 7}, dtype, 10 + i));
-        const auto want = result_of(*op, dense, attrs);
-        if (!want || result_of(*op, dense, attrs) != want) continue;  // random numbers
-        for (size_t layouts = 1; layouts < (1U << n) * 2; ++layouts) {
-          Tensors laid = dense;
-          for (size_t i = 0; i < n; ++i)
-            if (layouts >> (i + 1) & 1) laid[i] = transposed(laid[i]);
-          if (layouts & 1) laid.back() = with_gaps(laid.back());
-          ++calls;
-          EXPECT_EQ(result_of(*op, laid, attrs), want)
-              << op->name() << " of " << to_string(dtype) << ", layouts " << layouts;
-        }
-      }
+      for (const Attrs& attrs : attributes()) fn(*op, n, dtype, attrs);
   }
+}
+
+TEST(Strides, NoLayoutOfTheOperandsChangesAResult) {
+  int64_t calls = 0;
+  for_each_call([&](const ops::Op& op, size_t n, DType dtype, const Attrs& attrs) {
+    Tensors dense;
+    for (size_t i = 0; i < n; ++i) dense.push_back(values({6, 7}, dtype, 10 + i));
+    const auto want = result_of(op, dense, attrs);
+    if (!want || result_of(op, dense, attrs) != want) return;  // random numbers
+    for (size_t layouts = 1; layouts < (1U << n) * 2; ++layouts) {
+      Tensors laid = dense;
+      for (size_t i = 0; i < n; ++i)
+        if (layouts >> (i + 1) & 1) laid[i] = transposed(laid[i]);
+      if (layouts & 1) laid.back() = with_gaps(laid.back());
+      ++calls;
+      EXPECT_EQ(result_of(op, laid, attrs), want)
+          << op.name() << " of " << to_string(dtype) << ", layouts " << layouts;
+    }
+  });
   fmt::print("{} calls\n", calls);
   EXPECT_GT(calls, 3000);
 }
@@ -142,24 +148,19 @@ TEST(Strides, NoResultDependsOnWhatMemoryHeld) {
   GTEST_SKIP() << "needs glibc's malloc";
 #else
   int64_t calls = 0;
-  for (const ops::Op* op : ops::all()) {
-    const size_t n = required_operands(*op);
-    if (n == 0 || n > 3) continue;
-    for (const DType dtype : kDTypes)
-      for (const Attrs& attrs : attributes()) {
-        std::optional<std::string> results[2];
-        for (const int fill : {0x00, 0x7f}) {
-          mallopt(M_PERTURB, fill ^ 0xff);
-          Tensors operands;
-          for (size_t i = 0; i < n; ++i) operands.push_back(values({6, 7}, dtype, 10 + i));
-          results[fill ? 1 : 0] = result_of(*op, operands, attrs);
-        }
-        mallopt(M_PERTURB, 0);
-        if (!results[0]) continue;
-        ++calls;
-        EXPECT_EQ(results[0], results[1]) << op->name() << " of " << to_string(dtype);
-      }
-  }
+  for_each_call([&](const ops::Op& op, size_t n, DType dtype, const Attrs& attrs) {
+    std::optional<std::string> results[2];
+    for (const int fill : {0x00, 0x7f}) {
+      mallopt(M_PERTURB, fill ^ 0xff);
+      Tensors operands;
+      for (size_t i = 0; i < n; ++i) operands.push_back(values({6, 7}, dtype, 10 + i));
+      results[fill ? 1 : 0] = result_of(op, operands, attrs);
+    }
+    mallopt(M_PERTURB, 0);
+    if (!results[0]) return;
+    ++calls;
+    EXPECT_EQ(results[0], results[1]) << op.name() << " of " << to_string(dtype);
+  });
   fmt::print("{} calls\n", calls);
   EXPECT_GT(calls, 900);
 #endif

@@ -40,7 +40,7 @@ class TuneState {
   const std::optional<std::vector<std::string>>& narrowed() const { return narrowed_; }
   void set_narrowed(std::vector<std::string> layers);
 
-  // All of it, for one who has no directory: take() is of what to_text() gave.
+  // The whole state as text, for a process without the directory; take() reads it.
   std::string to_text() const;
   void take(const std::string& text);
 

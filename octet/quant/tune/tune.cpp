@@ -156,7 +156,7 @@ class Tuner {
     return Digest().add(text).text();
   }
 
-  // -- those who tune together: what they decide by, all of them have from one --
+  // -- values that decide come from the first process --
 
   bool is_first() const { return !options_.team || options_.team->is_first(); }
   std::string from_first(const std::function<std::string()>& job) const {
@@ -426,8 +426,8 @@ class Tuner {
     return result_.trials[trial].name.starts_with("ranges");
   }
 
-  // With this step behind those of the base, with more and more iterations, each of which has to
-  // take some times less than the time that is left then, by what the first one took.
+  // With this step behind those of the base, with more and more iterations: those of which `share`
+  // times the expected duration, scaled from that of the first run, fits in the time left.
   void try_longer(size_t base, const std::string& step, int64_t first, int64_t most) {
     constexpr int64_t kMore = 4;
     const auto plan = [&](int64_t iterations) {

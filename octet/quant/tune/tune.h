@@ -76,7 +76,8 @@ struct TuneResult {
 
 // Processes that tune together: each calls tune() with the same arguments and gets the same result,
 // but for the network, which the first one alone has. It alone keeps the state and is told of
-// trials. What clocks and costs say is said by one and known to all, so that all decide alike.
+// trials. Times and costs are measured by one process and sent to all, so that all take the same
+// decisions.
 class TuneTeam {
  public:
   virtual ~TuneTeam() = default;

@@ -304,6 +304,18 @@ class Network {
     return rounded[now] = r.out().add_call(name + ".rounded", "dequantize", {codes});
   }
 
+  // A constant rounded to its codes, as a constant in float: engines pack the weights of operators
+  // in float once if they are constants.
+  ValueId rounded_constant(graph::Rewriter& r, ValueId source, ValueId now,
+                           Rounded& rounded) const {
+    const auto q = qparams_.find(source);
+    if (q == qparams_.end() || float_graph().type(source).dtype != DType::float32) return now;
+    if (const auto known = rounded.find(now); known != rounded.end()) return known->second;
+    return rounded[now] = r.out().add_constant(
+               float_graph().value(source).name + ".rounded",
+               quant::quantize_to(float_graph().constant(source), q->second).dequantize());
+  }
+
   // Adds the node on rounded operands, and rounds its results.
   std::vector<ValueId> call_rounded(graph::Rewriter& r, const Node& node, Rounded& known) const {
     return add_call(r, node, known, {}, true, true);
@@ -327,7 +339,10 @@ class Network {
       const bool codes =
           role == OperandRole::weight ||
           (role == OperandRole::activation && (activations || float_graph().is_constant(v)));
-      operands.push_back(codes ? round(r, v, now, known) : now);
+      if (codes && !activations && float_graph().is_constant(v))
+        operands.push_back(rounded_constant(r, v, now, known));
+      else
+        operands.push_back(codes ? round(r, v, now, known) : now);
     }
     std::vector<ValueId> results =
         r.out().add_calls(float_graph().value(node.outputs[0]).name + ".alone", node.op, operands,
@@ -445,7 +460,12 @@ std::vector<double> estimate_noise(const Network& network, const Batches& sample
   std::vector<double> noise(layers + network.sources().size(), 0);
   uint64_t seed = 1;
   for (const std::vector<Tensor>& batch : samples) {
-    const std::vector<Tensor> shown = shadows.run(batch);
+    std::vector<Tensor> errors;  // by value
+    {
+      const std::vector<Tensor> shown = shadows.run(batch);
+      for (size_t k = 0; k < values.size(); ++k)
+        errors.push_back((shown[outputs + 2 * k + 1] - shown[outputs + 2 * k]).contiguous());
+    }
     for (int p = 0; p < probes; ++p) {
       probed.zeros.clear();
       const std::vector<Tensor> y = probed.forward(batch);
@@ -462,12 +482,11 @@ std::vector<double> estimate_noise(const Network& network, const Batches& sample
       for (size_t k = 0; k < values.size(); ++k) {
         const Tensor gradient = autograd::grad(probed.zeros.at(values[k]));
         if (!gradient.defined()) continue;
-        const Tensor x = shown[outputs + 2 * k].contiguous(),
-                     q = shown[outputs + 2 * k + 1].contiguous(), d = gradient.contiguous();
-        double& sum = sums[entry[k]];
-        for (int64_t e = 0; e < x.numel(); ++e)
-          sum +=
-              (static_cast<double>(q.data<float>()[e]) - x.data<float>()[e]) * d.data<float>()[e];
+        const Tensor d = gradient.contiguous();
+        const float *es = errors[k].data<float>(), *ds = d.data<float>();
+        double sum = 0;
+        for (int64_t e = 0, n = d.numel(); e < n; ++e) sum += static_cast<double>(es[e]) * ds[e];
+        sums[entry[k]] += sum;
       }
       for (size_t i = 0; i < noise.size(); ++i) noise[i] += sums[i] * sums[i] / probes;
     }

@@ -213,7 +213,14 @@ Tensor Tensor::ones(const Shape& shape, DType dtype) { return full(shape, 1, dty
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype) {
   Tensor t = empty(shape, dtype);
-  for (int64_t i = 0, n = t.numel(); i < n; ++i) store(t.buffer().data(), dtype, i, value);
+  const int64_t n = t.numel();
+  if (n == 0) return t;
+  std::byte* const out = t.buffer().data();
+  store(out, dtype, 0, value);
+  visit(dtype, [&](auto zero) {
+    auto* elements = reinterpret_cast<decltype(zero)*>(out);
+    std::fill(elements + 1, elements + n, elements[0]);
+  });
   return t;
 }
 

@@ -213,21 +213,25 @@ struct RowSums {
   // The same without operators, for few columns: many groups at once.
   void add_plainly(const Tensor& of_x, const Tensor& of_float, const Tensor& w) {
     const size_t k = x.size();
-    const float *p = of_x.data<float>(), *f = of_float.data<float>();
+    const float *p = of_x.data<float>(), *f = of_float.data<float>(), *weights = w.data<float>();
     for (int64_t r = 0; r < of_x.size(0); ++r, p += k, f += k) {
       for (size_t i = 0; i < k; ++i) {
         x[i] += static_cast<double>(p[i]);
-        for (size_t j = 0; j < k; ++j)
-          xx[i * k + j] += static_cast<double>(p[i]) * static_cast<double>(p[j]);
+        double* of_pairs = xx.data() + i * k;
+        for (size_t j = i; j < k; ++j)
+          of_pairs[j] += static_cast<double>(p[i]) * static_cast<double>(p[j]);
       }
       for (size_t o = 0; o < y.size(); ++o) {
+        const float* row = weights + o * k;
         double result = 0;
         for (size_t j = 0; j < k; ++j)
-          result += static_cast<double>(f[j]) * static_cast<double>(w.data<float>()[o * k + j]);
+          result += static_cast<double>(f[j]) * static_cast<double>(row[j]);
         y[o] += result;
         for (size_t j = 0; j < k; ++j) yx[o * k + j] += result * static_cast<double>(p[j]);
       }
     }
+    for (size_t i = 0; i < k; ++i)
+      for (size_t j = 0; j < i; ++j) xx[i * k + j] = xx[j * k + i];
     count += static_cast<double>(of_x.size(0));
   }
 

@@ -124,10 +124,9 @@ class Tuner {
     try_ranges();
     if (!done()) try_steps();
     if (!done()) try_rounding();
-    if (!done()) try_distillation();
     if (!done()) try_precisions();
     if (!done()) try_cures();
-    if (!done()) try_distillation();
+    if (!done()) try_longer(best_index(), "distill", 50, options_.most_distillation);
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
     refit();
@@ -191,9 +190,10 @@ class Tuner {
   double size_of(const Graph& graph) const {
     return options_.size ? options_.size(graph) : bytes_of_constants(graph);
   }
-  // What a network may cost that is made of one with that cost.
-  double most_cost(double base_cost) const {
-    return std::isnan(options_.max_cost) ? options_.slowest * base_cost : options_.max_cost;
+  // What a network may cost: the first trial is all in 8 bits.
+  double most_cost() const {
+    return std::isnan(options_.max_cost) ? options_.slowest * result_.trials[0].cost
+                                         : options_.max_cost;
   }
   bool fits(const TuneTrial& t) const {
     return t.size <= options_.max_size &&
@@ -202,20 +202,10 @@ class Tuner {
 
   // Of the trials so far.
   size_t best_index() const {
-    return refit_ ? *refit_ : *best_of([](const Recipe&) { return true; });
-  }
-  // Of those without distillation, which what comes after it would have to do again.
-  std::optional<size_t> best_untaught() const {
-    return best_of([](const Recipe& recipe) {
-      return std::none_of(recipe.steps.begin(), recipe.steps.end(),
-                          [](const Recipe::Step& s) { return s.name == "distill"; });
-    });
-  }
-  std::optional<size_t> best_of(const std::function<bool(const Recipe&)>& counts) const {
-    std::optional<size_t> best;
-    for (size_t i = 0; i < result_.trials.size(); ++i)
-      if (counts(recipes_[i]) && (!best || is_better(result_.trials[i], result_.trials[*best])))
-        best = i;
+    if (refit_) return *refit_;
+    size_t best = 0;
+    for (size_t i = 1; i < result_.trials.size(); ++i)
+      if (is_better(result_.trials[i], result_.trials[best])) best = i;
     return best;
   }
   bool is_better(const TuneTrial& a, const TuneTrial& b) const {
@@ -451,14 +441,6 @@ class Tuner {
     if (!done()) attempt(longer);
   }
 
-  // The best, trained to give the float network's outputs; once.
-  void try_distillation() {
-    const std::optional<size_t> base = best_untaught();
-    if (!base || base == taught_) return;
-    taught_ = base;
-    try_longer(*base, "distill", 50, options_.most_distillation);
-  }
-
   // The best with its rounding learned layer by layer, and block by block.
   void try_rounding() {
     const bool narrowed = state_.narrowed() && !state_.narrowed()->empty();
@@ -501,7 +483,7 @@ class Tuner {
       DoctorReport r = doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
                               {.seconds = seconds, .hold_out = kHoldOutEach});
       if (!r.cured || r.data) return "";
-      const double cost = cost_of(r.graph), most = most_cost(result_.trials[base].cost);
+      const double cost = cost_of(r.graph), most = most_cost();
       if (cost > most) {
         result_.notes.push_back(fmt::format("{}, cures: cost {:.3f}, more than {:.3f}",
                                             result_.trials[base].name, cost, most));
@@ -625,8 +607,8 @@ class Tuner {
 
   void try_precisions() {
     if (result_.trials.empty()) return;
-    const size_t base = *best_untaught();
-    const double base_cost = result_.trials[base].cost, budget = most_cost(base_cost) - base_cost;
+    const size_t base = best_index();
+    const double base_cost = result_.trials[base].cost, budget = most_cost() - base_cost;
     if (!state_.changes()) {
       const auto priced = price_changes(recipes_[base], base_cost);
       if (!priced) return;
@@ -740,10 +722,9 @@ class Tuner {
   TuneState state_;
   Batches expected_;
   TuneResult result_;
-  std::vector<Recipe> recipes_;   // by trial
-  std::optional<size_t> taught_;  // the trial that try_distillation() took
-  std::optional<size_t> refit_;   // the trial that refit() made
-  size_t kept_ = SIZE_MAX;        // the trial of kept_graph_
+  std::vector<Recipe> recipes_;  // by trial
+  std::optional<size_t> refit_;  // the trial that refit() made
+  size_t kept_ = SIZE_MAX;       // the trial of kept_graph_
   Graph kept_graph_;
 };
 

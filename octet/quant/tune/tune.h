@@ -137,16 +137,14 @@ struct TuneOptions {
 //  3. where weights have fewer than 8 bits, by the mapping for all or by max_size: rounding learned
 //     layer by layer (adaround), then block by block (brecq) with 100 and 400 iterations, the
 //     second while there is twice the time that it should take
-//  4. the best so far trained to give the float network's outputs (distill), for 50, 200 and 800
+//  4. of the best so far, layers with results of 16 bits or in float, by the noise that this takes
+//     away (debug::sensitivity, its estimate) and what it costs, measured, within the budget: 1,
+//     2, 4, ... of greedy_changes, then fewer again while the bar holds; then choose_changes, and
+//     some exchanges of one of these for one that was not chosen, kept if the score is higher
+//  5. what doctor() prescribes for the best without steps, alone and with biases corrected
+//  6. the best so far trained to give the float network's outputs (distill), for 50, 200 and 800
 //     iterations (most_distillation), while there is twice the time that this should take, or
-//     three times with TuneData::all; once
-//     more at the end, where 5 and 6 have found a better one to begin with
-//  5. of the best without that, layers with results of 16 bits or in float, by the noise that
-//     this takes away (debug::sensitivity, its estimate) and what it costs, measured, within the
-//     budget: 1, 2, 4, ... of greedy_changes, then fewer again while the bar holds; then
-//     choose_changes, and some exchanges of one of these for one that was not chosen, kept if the
-//     score is higher
-//  6. what doctor() prescribes for the best without steps, alone and with biases corrected
+//     three times with TuneData::all
 //  7. where TuneData::all is there, the best once more, made of all samples (not what doctor()
 //     prescribed); the time that this takes is kept for it. Its score and cost are those of
 //     the trial that it repeats, as it has seen all samples; it is the result unless it scores

@@ -299,6 +299,10 @@ ValPtr vector_as(Importer& im, const NodeView& n, const ValPtr& v,
 
 // Input i's codes, or zero point, as plain integers; null if it is omitted.
 ValPtr plain_in(Importer& im, const NodeView& n, size_t i) {
+  return plain_codes(im, n, im.in(n, i));
+}
+
+ValPtr plain_optional_in(Importer& im, const NodeView& n, size_t i) {
   const ValPtr v = im.optional_in(n, i);
   return v ? plain_codes(im, n, v) : nullptr;
 }
@@ -309,8 +313,8 @@ void import_qlinear_conv_plain(Importer& im, const NodeView& n) {
   const ValPtr w = plain_in(im, n, 3);
   std::vector<int64_t> per_channel(static_cast<size_t>(std::max<int64_t>(w->rank() - 1, 1)), 1);
   per_channel[0] = -1;
-  ValPtr y =
-      emit_conv_integer(im, n, plain_in(im, n, 0), w, plain_in(im, n, 2), plain_in(im, n, 5));
+  ValPtr y = emit_conv_integer(im, n, plain_in(im, n, 0), w, plain_optional_in(im, n, 2),
+                               plain_optional_in(im, n, 5));
   if (n.has_input(8)) y = im.call(n, "add", {y, vector_as(im, n, im.in(n, 8), per_channel)});
   im.out(n, 0,
          requantize_plain(im, n, y, vector_as(im, n, im.in(n, 1), {}),
@@ -332,9 +336,9 @@ void import_qlinear_matmul(Importer& im, const NodeView& n) {
   bool known = im.in(n, 1)->type.is_static() && numel(im.in(n, 1)->type.shape()) == 1;
   for (size_t i : {1, 2, 4, 5, 6, 7}) known = known && is_known(im, n, i);
   if (!known) {  // or a scale for each row of a
-    const ValPtr y =
-        im.call(n, "matmul_integer",
-                {plain_in(im, n, 0), plain_in(im, n, 3), plain_in(im, n, 2), plain_in(im, n, 5)});
+    const ValPtr y = im.call(n, "matmul_integer",
+                             {plain_in(im, n, 0), plain_in(im, n, 3), plain_optional_in(im, n, 2),
+                              plain_optional_in(im, n, 5)});
     return im.out(n, 0,
                   requantize_plain(im, n, y, vector_as(im, n, im.in(n, 1), {-1, 1}),
                                    vector_as(im, n, im.in(n, 4), {-1}), 6));
@@ -428,7 +432,8 @@ void import_qgemm(Importer& im, const NodeView& n) {
   ValPtr a = plain_in(im, n, 0), b = plain_in(im, n, 3);
   if (trans_a) a = im.call(n, "permute", {a}, swap);
   if (trans_b) b = im.call(n, "permute", {b}, swap);
-  ValPtr y = im.call(n, "matmul_integer", {a, b, plain_in(im, n, 2), plain_in(im, n, 5)});
+  ValPtr y = im.call(n, "matmul_integer",
+                     {a, b, plain_optional_in(im, n, 2), plain_optional_in(im, n, 5)});
   if (n.has_input(6)) y = im.call(n, "add", {y, im.in(n, 6)});
   ValPtr a_scale = vector_as(im, n, im.in(n, 1), {}), b_scale = vector_as(im, n, im.in(n, 4), {-1});
   if (alpha != 1) a_scale = im.call(n, "mul", {a_scale, im.scalar(n, alpha)});

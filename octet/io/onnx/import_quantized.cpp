@@ -34,14 +34,14 @@ struct PlainCodes {
   double low, high;
 };
 
-std::optional<PlainCodes> plain_codes_of(DType dtype, int32_t narrow) {
-  if (narrow == kUint4) return PlainCodes{DType::uint8, 0, 15};
-  if (narrow == kInt4) return PlainCodes{DType::int8, -8, 7};
-  if (dtype == DType::int16) return PlainCodes{dtype, -32768, 32767};
-  if (dtype == DType::uint16) return PlainCodes{dtype, 0, 65535};
-  if (dtype == DType::uint8) return PlainCodes{dtype, 0, 255};
-  if (dtype == DType::int8) return PlainCodes{dtype, -128, 127};
-  return std::nullopt;
+PlainCodes plain_codes_of(const NodeView& n, DType dtype, int32_t narrow) {
+  if (narrow == kUint4) return {DType::uint8, 0, 15};
+  if (narrow == kInt4) return {DType::int8, -8, 7};
+  if (dtype == DType::int16) return {dtype, -32768, 32767};
+  if (dtype == DType::uint16) return {dtype, 0, 65535};
+  if (dtype == DType::uint8) return {dtype, 0, 255};
+  if (dtype == DType::int8) return {dtype, -128, 127};
+  n.unsupported("codes of type {}", to_string(dtype));
 }
 
 // The axis along which scales of shape `v` lie in blocks; Error if they do not fit the data.
@@ -115,7 +115,7 @@ ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scal
   if (dtype == DType::qint32) n.unsupported("int32 results");
   if (!is_known(im, n, scale) || !is_known(im, n, zero))
     return quantize_plain(im, n, x, im.in(n, scale), im.optional_in(n, zero),
-                          *plain_codes_of(code, 0), 0, axis, 0);
+                          plain_codes_of(n, code, 0), 0, axis, 0);
   QuantizerPtr q = read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"),
                                   axis, x->dims(), dtype);
   return im.call(n, "quantize", {im.cast(n, x, DType::float32)}, {}, ops::QType{dtype, q});
@@ -136,9 +136,9 @@ void import_quantize(Importer& im, const NodeView& n) {
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
   if (known && narrow == 0 && block == 0)
     return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis, dtype));
-  std::optional<PlainCodes> codes = plain_codes_of(dtype, narrow);
-  if (!codes) n.unsupported("codes of type {}", to_string(dtype));
-  im.out(n, 0, quantize_plain(im, n, x, scale, zero, *codes, narrow, axis, block));
+  im.out(
+      n, 0,
+      quantize_plain(im, n, x, scale, zero, plain_codes_of(n, dtype, narrow), narrow, axis, block));
 }
 
 // scale * (x - zero_point), spelled out; the zero point may be omitted.
@@ -273,7 +273,7 @@ ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& 
 ValPtr requantize_plain(Importer& im, const NodeView& n, const ValPtr& sum, const ValPtr& a_scale,
                         const ValPtr& b_scale, size_t y_scale) {
   const ValPtr zero = im.optional_in(n, y_scale + 1);
-  const PlainCodes codes = *plain_codes_of(code_type(zero), 0);
+  const PlainCodes codes = plain_codes_of(n, code_type(zero), 0);
   const auto single = [&](const ValPtr& v) {
     return v->rank() == 1 && v->dims()[0] == Dim(1)
                ? im.call(n, "squeeze", {v}, {{"dim", int64_t{0}}})

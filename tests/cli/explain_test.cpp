@@ -75,6 +75,26 @@ TEST_F(CliExplain, TheFloatNetworkIsFloatAndSaysWhy) {
   EXPECT_TRUE(contains(r.out, "0 of 12 operators ran on 8-bit codes")) << r.out;
 }
 
+TEST_F(CliExplain, DetailsSayOfEachOperatorHowItComputes) {
+  const RunResult r = run_octet({"explain", net, "--data", kTest, "--samples", "3", "--details"});
+  expect_success(r);
+  const auto json = json_of(run_octet({"explain", net, "--json"}));
+  for (const auto& step : json["steps"])
+    EXPECT_TRUE(contains(r.out, "\n" + step["name"].get<std::string>() + " (" +
+                                    step["op"].get<std::string>() + ")\n"))
+        << step["name"];
+  const size_t begin = r.out.find("\n/stem/stem.0/Conv (conv2d)\n");
+  ASSERT_NE(begin, std::string::npos) << r.out;
+  const std::string stem = r.out.substr(begin, r.out.find("\n\n", begin) - begin);
+  for (const char* part :
+       {"\n  operand      %", "\n  constant     %", "\n  result       %",
+        "\n  numbers      integers\n", "\n  accumulator  int32; |sum| <= ",
+        "proven from the weights: int32 holds it\n", "\n  epilogue     bias, requantize",
+        "\n  rounding     ", "\n  kernel       native: ", "\n  weight       packed in 8 bits\n",
+        "\n  threads      up to ", " multiply-adds\n", "\n  bytes        "})
+    EXPECT_TRUE(contains(stem, part)) << part << "\n" << stem;
+}
+
 TEST_F(CliExplain, IsaForecastsTheLayersThatSaturate) {
   const auto json = json_of(
       run_octet({"explain", net, "--data", kTest, "--samples", "32", "--isa", "avx2", "--json"}));

@@ -77,6 +77,11 @@ void try_model(const onnx::ModelProto& model, const std::vector<Tensor>& inputs,
         << what << ", when it runs";
     EXPECT_EQ(complaint([&] { io::import_onnx_bytes(io::to_onnx_bytes(g), "again.onnx"); }), "")
         << what << ", written and read again";
+    EXPECT_EQ(complaint([&] {
+                io::import_onnx_bytes(io::to_onnx_bytes(g, {.target = io::OnnxTarget::tensorrt}));
+              }),
+              "")
+        << what << ", written for TensorRT";
   });
   EXPECT_EQ(of_import, "") << what;
   ++(imported ? counts.run : counts.refused);

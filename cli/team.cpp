@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "cli/common.h"
@@ -14,6 +15,19 @@ std::unique_ptr<dist::Team>& the_team() {
   static std::unique_ptr<dist::Team> team = dist::alone();
   return team;
 }
+
+#ifdef OCTET_MPI
+// Whether what started this process, which hands on what it writes, writes to a terminal.
+bool launcher_has_terminal() {
+  const std::string path = fmt::format("/proc/{}/fd/2", ::getppid());
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool terminal = ::isatty(descriptor) != 0;
+  ::close(descriptor);
+  return terminal;
+}
+#endif
+
 }  // namespace
 
 dist::Team& team() { return *the_team(); }
@@ -23,7 +37,10 @@ void start_team() {
   if (ranks < 2) return;
 #ifdef OCTET_MPI
   the_team() = dist::mpi_team();
-  if (team().is_first()) return;
+  if (team().is_first()) {
+    if (launcher_has_terminal()) ::setenv("OCTET_PROGRESS", "1", 0);
+    return;
+  }
   silence();
   if (const int nothing = ::open("/dev/null", O_WRONLY); nothing >= 0) {
     ::dup2(nothing, STDOUT_FILENO);

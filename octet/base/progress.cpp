@@ -27,6 +27,12 @@ std::string rate(double per_second) {
   return fmt::format("{:.1f}/min", per_second * 60);
 }
 
+// Whether a bar is shown: OCTET_PROGRESS decides, or whether there is a terminal.
+bool bar_wanted() {
+  const char* wish = std::getenv("OCTET_PROGRESS");
+  return wish && *wish ? std::string(wish) != "0" : ::isatty(STDERR_FILENO) != 0;
+}
+
 int terminal_width() {
   winsize size{};
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
@@ -106,7 +112,7 @@ struct Progress::State {
 };
 
 Progress::Progress(std::string what, int64_t total) {
-  if (!::isatty(STDERR_FILENO)) return;
+  if (!bar_wanted()) return;
   state_ = std::make_unique<State>();
   state_->what = std::move(what);
   state_->total = total;

@@ -1,6 +1,7 @@
 #include "octet/debug/compare.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -405,11 +406,13 @@ class Diagnosis {
     }
     if (e->possible > 0 && e->most * 4 < std::min(e->possible, usual_reach()) && e->most > 0) {
       l.of_weight = true;
+      const int bits = std::bit_width(static_cast<uint64_t>(e->most - 1)) + 1;
       set(l, Fault::scale_too_large,
-          fmt::format("the scale of its weights is about {:.0f} times too large: their codes only "
-                      "reach {} of {}; quantize the weights from their own range",
-                      static_cast<double>(e->possible) / static_cast<double>(e->most), e->most,
-                      e->possible));
+          fmt::format("the codes of its weights only reach {} of {}: unless they are meant to have "
+                      "{} bits, their scale is about {:.0f} times too large; quantize the weights "
+                      "from their own range",
+                      e->most, e->possible, bits,
+                      static_cast<double>(e->possible) / static_cast<double>(e->most)));
     }
   }
 

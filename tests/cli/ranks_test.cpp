@@ -131,11 +131,22 @@ const RunOptions kMpi{.env = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
                               {"OMPI_MCA_mpi_yield_when_idle", "1"},
                               {"OCTET_NUM_THREADS", "1"}}};
 
-RunResult run_ranks(int n, const std::vector<std::string>& args) {
+RunResult run_ranks(int n, const std::vector<std::string>& args, const RunOptions& options = kMpi) {
   return run_process(
       with({"/usr/bin/env", "mpirun", "--oversubscribe", "-n", std::to_string(n), octet_binary()},
            args),
-      kMpi);
+      options);
+}
+
+TEST(CliRanks, TheFirstRankShowsABarWhereTheLauncherHasATerminal) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  RunOptions terminal = kMpi;
+  terminal.terminal = true;
+  const RunResult r = run_ranks(2, quantize_args(dir / "q.octet"), terminal);
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(contains(r.err, "\rcalibrating  [")) << r.err;
+  EXPECT_EQ(run_ranks(2, with(quantize_args(dir / "q.octet"), {"--force"})).err, "");
 }
 
 TEST(CliRanks, AnyNumberOfRanksWritesTheSameFile) {

@@ -41,6 +41,14 @@ TEST(CliTerminal, NothingOfTheKindElsewhere) {
   EXPECT_FALSE(contains(r.out, "\x1b"));
 }
 
+TEST(CliTerminal, AVariableDecidesWhetherThereIsABar) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  EXPECT_TRUE(contains(quantize(dir, {.env = {{"OCTET_PROGRESS", "1"}}}).err, "calibrating"));
+  TempDir other;
+  EXPECT_EQ(quantize(other, {.env = {{"OCTET_PROGRESS", "0"}}, .terminal = true}).err, "");
+}
+
 TEST(CliTerminal, AnErrorStandsOnALineOfItsOwn) {
   OCTET_NEED_PROGRAM();
   RunResult r = run_octet({"eval", "no/such.onnx", "--data", kTest}, {.terminal = true});

@@ -11,13 +11,11 @@ namespace {
 
 // -- triangles ------------------------------------------------------------------------------------
 
-Infer triangle_type() {
-  return infer([](const Types& t) {
-    OCTET_CHECK(t[0].dim() >= 2, invalid_argument,
-                "{}: the operand has shape {}; expected matrices (..., rows, columns)",
-                t.op().name(), dims_text(t[0].dims));
-    return t.result(t[0].dims, t[0].dtype);
-  });
+TensorType triangle_type(const Types& t) {
+  OCTET_CHECK(t[0].dim() >= 2, invalid_argument,
+              "{}: the operand has shape {}; expected matrices (..., rows, columns)", t.op().name(),
+              dims_text(t[0].dims));
+  return t.result(t[0].dims, t[0].dtype);
 }
 
 // Keeps the upper or lower triangle of the last two dimensions; the rest becomes 0 (codes: the zero
@@ -51,10 +49,7 @@ Tensor triangle(const Call& c) {
 }
 
 // With a diagonal that an operand gives: the same type.
-OpenAttrs open_diagonal() {
-  return open_attrs({{"diagonal", AttrKind::integer}},
-                    [](const Types& t) { return t.result(t[0].dims, t[0].dtype); });
-}
+OpenAttrs open_diagonal() { return open_attrs({{"diagonal", AttrKind::integer}}, triangle_type); }
 
 // -- topk -----------------------------------------------------------------------------------------
 
@@ -162,11 +157,11 @@ Tensor topk_gradient(const Grad& g) {
 
 // The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril:
 // <=), else it is 0.
-OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<true>),
-         open_diagonal(), triangle_gradient("triu"), Traits{.selects = true},
+OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, infer(triangle_type),
+         eval(triangle<true>), open_diagonal(), triangle_gradient("triu"), Traits{.selects = true},
          Doc{"upper triangle of the last two dimensions"})
-OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
-         open_diagonal(), triangle_gradient("tril"), Traits{.selects = true},
+OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, infer(triangle_type),
+         eval(triangle<false>), open_diagonal(), triangle_gradient("tril"), Traits{.selects = true},
          Doc{"lower triangle of the last two dimensions"})
 
 // The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of

@@ -7,6 +7,10 @@ programs=("$@")
 PRESET=coverage scripts/build.sh octet-cli "${programs[@]}" || exit 2
 [ $# -gt 0 ] || { PRESET=coverage scripts/build.sh && mapfile -t programs < <(cd build-coverage/bin && ls -d test_* | grep -v test_perf); } || exit 2
 find build-coverage -name '*.gcda' -delete
+# What is left of sources that were elsewhere or otherwise joined before makes gcovr fail, and hang.
+comm -13 <(ninja -C build-coverage -t targets all | grep -o '^[^:]*\.o' | sort) \
+  <(cd build-coverage && find . -name '*.gcno' | sed 's|^\./||; s|gcno$|o|' | sort) |
+  sed 's|o$|gcno|; s|^|build-coverage/|' | xargs -r rm
 failed=0
 # Where files may not grow, the counts of what was reached cannot be written either, which libgcov says on standard error.
 left_out='Perf*:Ort*:Browser*:CliStreams.AFileThatMayNotGrowIsAnErrorAndTheTargetStays'

@@ -297,11 +297,12 @@ ValPtr vector_as(Importer& im, const NodeView& n, const ValPtr& v,
   return v->rank() == 1 ? im.call(n, "reshape", {v}, {{"shape", shape}}) : v;
 }
 
-// Input i's codes, or zero point, as plain integers; null if it is omitted.
+// Input i's codes as plain integers.
 ValPtr plain_in(Importer& im, const NodeView& n, size_t i) {
   return plain_codes(im, n, im.in(n, i));
 }
 
+// Likewise those of a zero point; null if it is omitted.
 ValPtr plain_optional_in(Importer& im, const NodeView& n, size_t i) {
   const ValPtr v = im.optional_in(n, i);
   return v ? plain_codes(im, n, v) : nullptr;

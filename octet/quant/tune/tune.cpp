@@ -122,13 +122,13 @@ class Tuner {
   TuneResult run() {
     fit_size();
     try_ranges();
+    OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
+                fmt::join(result_.notes, "; "));
     if (!done()) try_steps();
     if (!done()) try_rounding();
     if (!done()) try_precisions();
     if (!done()) try_cures();
     if (!done()) try_longer(best_index(), "distill", 50, options_.most_distillation);
-    OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
-                fmt::join(result_.notes, "; "));
     refit();
     const size_t best = best_index();
     result_.best_index = best;
@@ -444,7 +444,7 @@ class Tuner {
   // The best with its rounding learned layer by layer, and block by block.
   void try_rounding() {
     const bool narrowed = state_.narrowed() && !state_.narrowed()->empty();
-    if (result_.trials.empty() || (!narrowed && !has_few_bits(options_.mapping))) return;
+    if (!narrowed && !has_few_bits(options_.mapping)) return;
     Recipe by_layer = recipes_[best_index()];
     by_layer.steps.push_back({"adaround"});
     attempt({result_.trials[best_index()].name + ", adaround", by_layer});
@@ -606,7 +606,6 @@ class Tuner {
   }
 
   void try_precisions() {
-    if (result_.trials.empty()) return;
     const size_t base = best_index();
     const double base_cost = result_.trials[base].cost, budget = most_cost() - base_cost;
     if (!state_.changes()) {

@@ -1,6 +1,7 @@
 // ONNX's backend node tests and whole networks, changed: each model with one thing that is wrong,
 // left out or more than there should be is run or refused, with one line that says why; and
 // whatever input becomes a constant, the outputs stay the same.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <onnx/onnx_pb.h>
 
@@ -320,6 +321,7 @@ void try_all(const std::vector<NodeTest>& tests, Changes (*changes_of)(const onn
       try_model(changed, test.inputs, test.name + " " + what, counts);
       if (::testing::Test::HasFailure()) return;
     }
+  fmt::print("{} models run, {} refused\n", counts.run, counts.refused);
   // The changes are not without effect, and not all of them are wrong.
   EXPECT_GT(counts.run, 200);
   EXPECT_GT(counts.refused, 200);

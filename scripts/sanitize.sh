@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # The tests under AddressSanitizer and UBSan, or, with SANITIZER=tsan, under ThreadSanitizer: scripts/sanitize.sh [TEST_PROGRAM...]
+# Under ThreadSanitizer everything runs on four threads; left out are the kernels, which start none, and, unless GTEST_FILTER names
+# them, the tests that compare many results (Data*, Golden*): what they run, others run too.
 # One program is built and run after the other, so that a few can be looked at in little time. Ends in one line of figures.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -7,13 +9,19 @@ preset=${SANITIZER:-asan}
 programs=("$@")
 [ $# -gt 0 ] || programs=(test_base test_tensor test_kernels test_engine test_ops test_graph test_autograd test_nn test_quant test_io
   test_runtime test_debug test_c test_cli test_fuzz)
+left_out='Perf*:Ort*:Browser*'
+if [ "$preset" = tsan ]; then
+  [ $# -gt 0 ] || programs=(test_base test_tensor test_engine test_ops test_graph test_autograd test_nn test_quant test_io test_runtime
+    test_debug test_c)
+  [ -n "${GTEST_FILTER:-}" ] || left_out+=':Data*:Golden*'
+fi
 failed=() tests=0
 for program in "${programs[@]}"; do
   log=build-$preset/$program.log
   PRESET=$preset scripts/build.sh octet-cli "$program" || exit 2
   OCTET_NUM_THREADS=$([ "$preset" = tsan ] && echo 4 || echo 2) OCTET_BINARY=$PWD/build-$preset/bin/octet \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS="suppressions='$PWD/tests/tsan.supp':die_after_fork=0" \
-    OMP_WAIT_POLICY=passive "build-$preset/bin/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-Perf*:Ort*:Browser*" \
+    OMP_WAIT_POLICY=passive "build-$preset/bin/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-$left_out" \
     >"$log" 2>&1 || {
     echo "scripts/sanitize.sh: $program failed: $log" >&2
     failed+=("$program")

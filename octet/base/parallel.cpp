@@ -19,6 +19,9 @@
 #include <new>
 #include <thread>
 #include <vector>
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include "octet/base/check_impl.h"
 #include "octet/base/cpu.h"
@@ -63,6 +66,40 @@ void run_task(Work& work, int64_t i) {
     if (!work.failed.exchange(true)) work.error = std::current_exception();
   }
   t_inside = outer;
+}
+
+// What OpenMP's threads do for parallel_run. ThreadSanitizer does not see how libgomp orders them
+// (libgomp is not built for it), so it is told: a task comes after the region was entered, and what
+// follows the region comes after the task.
+#if defined(__SANITIZE_THREAD__)
+void before_region(Work& work) { __tsan_release(&work); }
+void after_region(Work& work) { __tsan_acquire(&work); }
+void run_in_region(Work& work, int64_t i) {
+  __tsan_acquire(&work);
+  run_task(work, i);
+  __tsan_release(&work);
+}
+#else
+void before_region(Work&) {}
+void after_region(Work&) {}
+void run_in_region(Work& work, int64_t i) { run_task(work, i); }
+#endif
+
+// The regions themselves are not looked at: their threads read on the caller's stack what they are
+// to do, and add to it.
+#define OCTET_REGION __attribute__((no_sanitize("thread")))
+
+OCTET_REGION void run_region(Work& work, int64_t tasks, int threads) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (int64_t i = 0; i < tasks; ++i) run_in_region(work, i);
+}
+
+// Returns how many threads OpenMP has for it.
+OCTET_REGION int run_nothing(int wanted) {
+  int threads = 0;
+#pragma omp parallel num_threads(wanted) reduction(+ : threads)
+  ++threads;
+  return threads;
 }
 
 void relax() {
@@ -264,8 +301,9 @@ Pool& the_pool() {
   return pool;
 }
 
-std::atomic<bool> g_openmp{false};       // parallel_for takes OpenMP's threads
-std::atomic<bool> g_openmp_used{false};  // there may be some
+std::atomic<bool> g_openmp{false};        // parallel_for takes OpenMP's threads
+std::atomic<bool> g_openmp_used{false};   // there may be some
+std::atomic<bool> g_openmp_spins{false};  // they were left, and nobody has sent them to sleep yet
 
 }  // namespace
 
@@ -317,9 +355,7 @@ class SleepingTeam {
     if (running_.exchange(true)) return;
     const int life = life_;
     std::thread([this, life] {
-      int threads = 0;
-#pragma omp parallel num_threads(2) reduction(+ : threads)
-      ++threads;
+      const int threads = run_nothing(2);
       std::unique_lock own(mutex_);
       there_ = std::max(there_, life);  // a team that was ended may be there after the next one
       changed_.notify_all();
@@ -378,15 +414,21 @@ void use_openmp_threads() {
 
 void use_own_threads() {
   if (!g_openmp.load(std::memory_order_relaxed)) return;
-  if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1) {
-    // OpenMP's may still spin for what they did last. They look how to wait only when they begin
-    // to: so they are called once more.
-    sleeping_team().start();
-#pragma omp parallel num_threads(running_threads())
-    {}
-  }
+  g_openmp_spins = true;
   g_openmp = false;
 }
+
+namespace {
+// OpenMP's threads may still spin for what they did last. They look how to wait only when they
+// begin to: so they are called once more. That takes a tenth of a millisecond, so it is done when
+// our own first have work: programs that take turns and are too small for threads do not pay.
+void send_openmp_to_sleep() {
+  if (!g_openmp_spins.load(std::memory_order_relaxed) || !g_openmp_spins.exchange(false)) return;
+  if (g_spinning.load(std::memory_order_relaxed) != 0) return;
+  sleeping_team().start();
+  run_nothing(running_threads());
+}
+}  // namespace
 
 SpinningThreads::SpinningThreads() {
   ++g_spinning;
@@ -424,11 +466,13 @@ void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* con
     std::lock_guard lock(pool.mutex, std::adopt_lock);
     Work work{call, context, nullptr};
     if (g_openmp.load(std::memory_order_relaxed)) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-      for (int64_t i = 0; i < tasks; ++i) run_task(work, i);
+      before_region(work);
+      run_region(work, tasks, threads);
+      after_region(work);
       if (work.error) std::rethrow_exception(work.error);
       return;
     }
+    send_openmp_to_sleep();
     pool.of(threads).run(work, tasks);
     if (work.error) std::rethrow_exception(work.error);
     return;

@@ -36,7 +36,7 @@ void rest_threads();
 // cores.
 void use_openmp_threads();
 // Back to the threads of our own: called by what runs nothing on OpenMP (a program of native
-// kernels only). OpenMP's are sent to sleep.
+// kernels only). OpenMP's are sent to sleep when ours are first given work.
 void use_own_threads();
 
 // While one exists, OpenMP's threads wait for their next work by spinning for some milliseconds: a

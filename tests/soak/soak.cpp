@@ -4,6 +4,8 @@
 //   soak SECONDS [THREADS]
 //
 // Ends in one line of figures; exits with 1 if a result differed from the first or memory grew.
+// Times are compared among runs of one kind: of one network on one batch size, by one engine with
+// kernels of one instruction set. The first run of a network on a batch size, which plans it, is left out.
 #include <fmt/format.h>
 #include <malloc.h>
 #include <unistd.h>
@@ -36,6 +38,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kModels = 8;
 constexpr int kBatches = 4;  // inputs of 1 to 4 images for each model
+constexpr const char* kEngineNames[] = {"native", "onednn", "xnnpack"};
+constexpr size_t kEngines = std::size(kEngineNames), kTables = std::size(kIsas);
+constexpr size_t kKinds = kModels * kBatches * kEngines * kTables;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -48,21 +53,29 @@ double resident_mb() {
   return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
+// A network as it is loaded, and which of the kEngines * kTables ways of running it this is.
+struct Loaded {
+  Loaded(runtime::Program p, size_t w) : program(std::move(p)), way(w) {}
+  runtime::Program program;
+  size_t way;
+  mutable std::atomic<bool> planned[kBatches] = {};
+};
+
 // One network, in a file; the program that runs now; what it gives for each input.
 struct Model {
   std::filesystem::path file;
   std::vector<Tensor> inputs;
   std::vector<std::vector<Tensor>> results;
   std::mutex mutex;
-  std::shared_ptr<const runtime::Program> program;  // null while it is unloaded
+  std::shared_ptr<const Loaded> loaded;  // null while it is unloaded
 
-  std::shared_ptr<const runtime::Program> current() {
+  std::shared_ptr<const Loaded> current() {
     std::lock_guard lock(mutex);
-    return program;
+    return loaded;
   }
-  void put(std::shared_ptr<const runtime::Program> other) {
+  void put(std::shared_ptr<const Loaded> other) {
     std::lock_guard lock(mutex);
-    program.swap(other);  // the old one is destroyed without the lock, perhaps by who runs it
+    loaded.swap(other);  // the old one is destroyed without the lock, perhaps by who runs it
   }
 };
 
@@ -122,45 +135,63 @@ class Soak {
   // Mostly runs; now and then unloads a model, loads it, or gives it to another engine.
   void serve(int thread) {
     Random random(static_cast<uint64_t>(thread));
-    std::vector<float> times;
+    std::vector<Run> runs;
     while (!end_) {
-      Model& m = models_[static_cast<size_t>(random.integer(0, kModels - 1))];
+      const auto which = static_cast<size_t>(random.integer(0, kModels - 1));
+      Model& m = models_[which];
       const int64_t what = random.integer(0, 199);
       if (what == 0) {
         m.put(nullptr);
       } else if (what <= 2 || !m.current()) {
-        static const char* const kEngines[] = {"native", "onednn", "xnnpack"};
-        m.put(std::make_shared<const runtime::Program>(
-            runtime::compile(io::load_octet(m.file), {.engine = kEngines[random.integer(0, 2)]})));
+        const auto engine = static_cast<size_t>(random.integer(0, kEngines - 1));
+        // The set may change while the kernels are made: a few runs are then counted for another.
+        const auto table = static_cast<size_t>(std::ranges::find(kIsas, current_isa()) - kIsas);
+        m.put(std::make_shared<const Loaded>(
+            runtime::compile(io::load_octet(m.file), {.engine = kEngineNames[engine]}),
+            engine * kTables + table));
         ++loads_;
-      } else if (const auto program = m.current()) {
+      } else if (const auto loaded = m.current()) {
         const auto i = static_cast<size_t>(random.integer(0, kBatches - 1));
         const auto start = Clock::now();
-        const auto got = program->run({m.inputs[i]});
-        times.push_back(static_cast<float>(1e3 * seconds_since(start)));
+        const auto got = loaded->program.run({m.inputs[i]});
+        const auto ms = static_cast<float>(1e3 * seconds_since(start));
+        const bool first = !loaded->planned[i].exchange(true);
+        runs.push_back({(which * kBatches + i) * kEngines * kTables + loaded->way, ms, first});
         for (size_t r = 0; r < got.size(); ++r)
           if (!equal(got[r], m.results[i][r])) ++wrong_;
       }
-      if (times.size() == kKept) collect(times);
+      if (runs.size() == kKept) collect(runs);
     }
-    collect(times);
+    collect(runs);
   }
 
-  void collect(std::vector<float>& times) {
+  struct Run {
+    size_t kind;
+    float ms;
+    bool first;
+  };
+  void collect(std::vector<Run>& runs) {
     std::lock_guard lock(mutex_);
-    runs_ += static_cast<int64_t>(times.size());
-    // A million times are enough for a percentile, and memory stays what it is.
-    if (times_.size() < size_t{1} << 20) times_.insert(times_.end(), times.begin(), times.end());
-    times.clear();
+    runs_ += static_cast<int64_t>(runs.size());
+    // So many times of a kind are enough for its percentiles, and memory stays what it is.
+    for (const Run& run : runs)
+      if (!run.first && times_[run.kind].size() < kMost) times_[run.kind].push_back(run.ms);
+    runs.clear();
+  }
+
+  static double percentile(std::vector<float>& values, double p) {
+    if (values.empty()) return 0;
+    std::sort(values.begin(), values.end());
+    return values[static_cast<size_t>(p * static_cast<double>(values.size() - 1))];
   }
 
   bool report(const std::vector<double>& memory) {
-    std::sort(times_.begin(), times_.end());
-    const auto percentile = [&](double p) {
-      return times_.empty()
-                 ? 0.0f
-                 : times_[static_cast<size_t>(p * static_cast<double>(times_.size() - 1))];
-    };
+    std::vector<float> medians, tails;  // of each kind: its median, and its p99 as a multiple of it
+    for (std::vector<float>& times : times_)
+      if (times.size() >= kFew) {
+        medians.push_back(static_cast<float>(percentile(times, 0.5)));
+        tails.push_back(static_cast<float>(percentile(times, 0.99)) / medians.back());
+      }
     // The most of the second quarter of the time, when all is warm, against the last quarter's.
     const auto most = [&](size_t from, size_t to) {
       double result = 0;
@@ -171,14 +202,16 @@ class Soak {
     const double early = most(n / 4, n / 2), late = most(n * 3 / 4, n);
     const bool flat = late <= 1.05 * early + 4, good = wrong_ == 0 && flat && runs_ > 0;
     fmt::print(
-        "soak: {:.0f} s, {} threads, {} models: {} runs, {} loads, {} wrong; a run {:.2f} ms "
-        "(p50), {:.2f} ms (p99); memory {:.1f} MB, then {:.1f} MB{}\n",
-        seconds_, threads_, kModels, runs_, loads_.load(), wrong_.load(), percentile(0.5),
-        percentile(0.99), early, late, good ? "" : ": FAILED");
+        "soak: {:.0f} s, {} threads, {} models: {} runs, {} loads, {} wrong; {} kinds of runs, of "
+        "{:.3f} to {:.3f} ms (median); p99 by median {:.1f} (of half the kinds no more), {:.1f} "
+        "(of all); memory {:.1f} MB, then {:.1f} MB{}\n",
+        seconds_, threads_, kModels, runs_, loads_.load(), wrong_.load(), medians.size(),
+        percentile(medians, 0), percentile(medians, 1), percentile(tails, 0.5),
+        percentile(tails, 1), early, late, good ? "" : ": FAILED");
     return good;
   }
 
-  static constexpr size_t kKept = 1024;
+  static constexpr size_t kKept = 1024, kMost = 1 << 13, kFew = 1000;
   double seconds_;
   int threads_;
   TempDir directory_;
@@ -187,7 +220,7 @@ class Soak {
   std::atomic<int64_t> loads_{0}, wrong_{0};
   std::mutex mutex_;
   int64_t runs_ = 0;
-  std::vector<float> times_;
+  std::vector<std::vector<float>> times_ = std::vector<std::vector<float>>(kKinds);
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace octet::cli {
 // A JSON value. Members of an object stay in the order they were put in.
 class JsonValue {
  public:
-  struct Member;
+  using Member = std::pair<std::string, JsonValue>;
 
   JsonValue() = default;                                       // null
   JsonValue(bool value) : value_(value) {}                     // NOLINT: a value is a JsonValue
@@ -42,11 +42,6 @@ class JsonValue {
 
  private:
   Any value_;
-};
-
-struct JsonValue::Member {
-  std::string key;
-  JsonValue value;
 };
 
 }  // namespace octet::cli

@@ -5,7 +5,8 @@
 //
 // Ends in one line of figures; exits with 1 if a result differed from the first or memory grew.
 // Times are compared among runs of one kind: of one network on one batch size, by one engine with
-// kernels of one instruction set. The first run of a network on a batch size, which plans it, is left out.
+// kernels of one instruction set. The first run of a network on a batch size, which plans it, is
+// left out.
 #include <fmt/format.h>
 #include <malloc.h>
 #include <unistd.h>

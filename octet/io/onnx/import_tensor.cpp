@@ -2,8 +2,6 @@
 // graph.
 #include <onnx/onnx_pb.h>
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/stubs/logging.h>
 
 #include <cctype>
@@ -15,6 +13,7 @@
 #include <string_view>
 
 #include "octet/base/file.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/onnx/importer_impl.h"
 
 namespace octet::io::onnx_impl {
@@ -62,6 +61,7 @@ void widen(Tensor& out, const char* raw, int64_t n, const std::string& what) {
   for (int64_t i = 0; i < n; ++i) {
     In v;
     std::memcpy(&v, raw + i * sizeof(In), sizeof(In));
+    little_endian(&v, sizeof v, sizeof v);
     OCTET_CHECK(static_cast<uint64_t>(v) <= static_cast<uint64_t>(std::numeric_limits<Out>::max()),
                 unsupported, "{}: value {} does not fit into {}", what, v, to_string(out.dtype()));
     to[i] = static_cast<Out>(v);
@@ -76,6 +76,7 @@ void read_raw(Tensor& out, std::string_view raw, int32_t type, const std::string
   if (type == TensorProto::UINT32) return widen<int64_t, uint32_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT64) return widen<int64_t, uint64_t>(out, raw.data(), n, what);
   if (n > 0) std::memcpy(out.raw_data(), raw.data(), raw.size());
+  little_endian(out.raw_data(), raw.size(), raw_size(type));
   if (type == TensorProto::BOOL) {  // any byte but 0 and 1 would be undefined behaviour in C++
     auto* bytes = static_cast<uint8_t*>(out.raw_data());
     for (int64_t i = 0; i < n; ++i) bytes[i] = bytes[i] != 0;
@@ -310,9 +311,9 @@ Tensor to_compute_type(const Tensor& t) {
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes) {
   google::protobuf::LogSilencer silence;
   if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max())) return false;
-  google::protobuf::io::ArrayInputStream array(bytes.data(), static_cast<int>(bytes.size()));
-  google::protobuf::io::CodedInputStream stream(&array);
-  return message.ParsePartialFromCodedStream(&stream) && stream.ConsumedEntireMessage();
+  // From an array protobuf knows how much is left, and takes no memory for a string that cannot be
+  // there; from a stream it takes up to 50 MB.
+  return message.ParsePartialFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
 
 std::string one_line(std::string text) {

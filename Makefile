@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom arm bits soak mutants coverage sanitize reproducible
+.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom arm bits soak mutants coverage sanitize reproducible s390x x86
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -84,10 +84,11 @@ sanitize:
 reproducible:
 	@scripts/reproducible.sh
 
-# The library and tests for 64-bit Arm, cross-compiled, under QEMU: one run for each table of kernels. PROGRAMS names some test programs.
-arm:
-	@scripts/setup.sh arm
-	@scripts/arm.sh $(PROGRAMS)
+# Under QEMU: the library and tests cross-compiled for 64-bit Arm, one run for each table of kernels, and for s390x, which is
+# big-endian; this machine's build as on x86 CPUs without AVX2, and without more than that. PROGRAMS names some test programs.
+arm s390x x86:
+	@scripts/setup.sh $@
+	@scripts/cross.sh $@ $(PROGRAMS)
 
 # The bill of materials of the library that was built, in SPDX.
 sbom: build
@@ -97,4 +98,4 @@ format:
 	@scripts/format.sh
 
 clean:
-	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package build-arm build-coverage build-mutants
+	@rm -rf build build-debug build-asan build-tsan build-fuzz build-package build-arm build-s390x build-coverage build-mutants

@@ -8,7 +8,10 @@ find_package(ZLIB REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)   # only to set the thread count of oneDNN
 # Found by name, not by their packages' targets, which add compile options to every file; Debian's dnnl-config.cmake wants
 # OpenCL headers that the CPU engine does not.
-foreach(octet_library dnnl XNNPACK jpeg png re2 xxhash)
+if(OCTET_WITH_XNNPACK)
+  set(octet_xnnpack XNNPACK)
+endif()
+foreach(octet_library dnnl ${octet_xnnpack} jpeg png re2 xxhash)
   if(NOT TARGET octet_dependency::${octet_library})
     string(TOUPPER OCTET_${octet_library} octet_variable)
     find_library(${octet_variable} ${octet_library} REQUIRED)

@@ -57,7 +57,10 @@ install(FILES ${PROJECT_BINARY_DIR}/octetConfig.cmake ${PROJECT_BINARY_DIR}/octe
               cmake/dependencies.cmake DESTINATION ${octet_cmake} COMPONENT dev)
 
 set(OCTET_PC_LIBS "-L\${libdir} -loctet")
-set(OCTET_PC_LIBS_PRIVATE "-lfmt -ldnnl -lXNNPACK -lonnx -lonnx_proto -lprotobuf -lz -ljpeg -lpng -lre2 -lxxhash -lgomp -lpthread")
+set(OCTET_PC_LIBS_PRIVATE "-lfmt -ldnnl -lonnx -lonnx_proto -lprotobuf -lz -ljpeg -lpng -lre2 -lxxhash -lgomp -lpthread")
+if(OCTET_WITH_XNNPACK)
+  string(PREPEND OCTET_PC_LIBS_PRIVATE "-lXNNPACK ")
+endif()
 if(NOT BUILD_SHARED_LIBS)
   set(OCTET_PC_LIBS "-L\${libdir} -Wl,--whole-archive -l:liboctet.a -Wl,--no-whole-archive ${OCTET_PC_LIBS_PRIVATE}")
   set(OCTET_PC_LIBS_PRIVATE "")

@@ -8,7 +8,7 @@ if(OCTET_CCACHE)
                                   CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_PCH_EXTSUM=1 ${OCTET_CCACHE})
 endif()
 find_program(OCTET_MOLD mold)
-if(OCTET_MOLD)
+if(OCTET_MOLD AND NOT CMAKE_CROSSCOMPILING)   # a cross compiler looks for a mold of its architecture's name
   add_link_options(-fuse-ld=mold)
 endif()
 

@@ -2,7 +2,8 @@
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
 # Installs only what is missing, so a second run does nothing. Each word given adds packages: `browser` Chromium, `docs` what
 # `make docs` takes, `python` what the Python package takes, `package` what `make package` takes besides,
-# `fuzz` what `make fuzz` takes, `mpi` what -DOCTET_MPI=ON takes (--with-mpi says the same), `arm` what `make arm` takes, `coverage` gcovr.
+# `fuzz` what `make fuzz` takes, `mpi` what -DOCTET_MPI=ON takes (--with-mpi says the same), `coverage` gcovr; `arm`, `s390x` and
+# `x86` what the targets of these names take.
 # With --libraries it only says which libraries octet is built with.
 set -euo pipefail
 
@@ -32,11 +33,13 @@ for word in "$@"; do
     python) packages+=(pybind11-dev python3-dev python3-numpy mypy) ;;
     docs) packages+=(mkdocs mkdocs-material doxygen) ;;
     arm) packages+=(g++-aarch64-linux-gnu qemu-user) ;;
+    x86) packages+=(qemu-user) ;;
+    s390x) packages+=(g++-s390x-linux-gnu qemu-user) ;;
     coverage) packages+=(gcovr) ;;
     fuzz) packages+=(clang-14 libclang-rt-14-dev libomp-14-dev) ;;
     package) packages+=(dpkg-dev file) ;;
     mpi|--with-mpi) packages+=(libopenmpi-dev openmpi-bin) ;;
-    *) echo "scripts/setup.sh: no packages are called $word; there are arm, browser, coverage, docs, fuzz, mpi, package and python" >&2; exit 2 ;;
+    *) echo "scripts/setup.sh: no packages are called $word; there are arm, browser, coverage, docs, fuzz, mpi, package, python, s390x and x86" >&2; exit 2 ;;
   esac
 done
 

@@ -18,15 +18,23 @@ Engine make_engine();
 namespace onednn {
 Engine make_engine();
 }
+#if !defined(OCTET_WITHOUT_XNNPACK)
 namespace xnnpack {
 Engine make_engine();
 }
+#endif
 namespace reference {
 Engine make_engine();
 }
 using EngineMaker = Engine (*)();
-constexpr EngineMaker kEngines[] = {native::make_engine, onednn::make_engine, xnnpack::make_engine,
-                                    reference::make_engine};
+constexpr EngineMaker kEngines[] = {
+    native::make_engine,
+    onednn::make_engine,
+#if !defined(OCTET_WITHOUT_XNNPACK)
+    xnnpack::make_engine,
+#endif
+    reference::make_engine,
+};
 
 Engine::Engine(std::string name, const std::vector<std::string>& aliases, std::string summary,
                bool falls_back)

@@ -8,6 +8,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/zip_impl.h"
 
 namespace octet {
@@ -151,8 +152,7 @@ Tensor read_idx(const std::filesystem::path& path) {
   std::byte more{};
   OCTET_CHECK(in.some(&more, 1) == 0, corrupt, "{}: is longer than an array of {} of shape {}",
               in.path(), octet::to_string(dtype), octet::to_string(shape));
-  if (size > 1)
-    for (size_t i = 0; i < bytes; i += size) std::reverse(out + i, out + i + size);
+  if (!io::kBigEndian && size > 1) io::reverse_elements(out, bytes, size);
   return t;
 }
 

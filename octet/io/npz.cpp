@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
 #include "octet/base/text.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/zip_impl.h"
 
 namespace octet {
@@ -205,7 +206,8 @@ void read_unsigned(Source& source, Tensor& out, size_t item) {
   source.read(raw.data(), raw.size());
   for (int64_t i = 0; i < out.numel(); ++i) {
     uint64_t v = 0;
-    std::memcpy(&v, raw.data() + static_cast<size_t>(i) * item, item);
+    for (size_t b = item; b-- > 0;)
+      v = v << 8 | static_cast<uint64_t>(raw[static_cast<size_t>(i) * item + b]);
     OCTET_CHECK(v <= uint64_t{std::numeric_limits<int64_t>::max()}, unsupported,
                 "{}: {} is more than int64 can hold", source.where(), v);
     if (out.dtype() == DType::int32)
@@ -224,6 +226,7 @@ Tensor read_npy_from(Source& source) {
     read_unsigned(source, tensor, header.item);
   else
     source.read(tensor.raw_data(), header.bytes);
+  if (!header.widens) io::little_endian(tensor.raw_data(), header.bytes, header.item);
   // a C++ bool must be 0 or 1; NumPy takes any byte but 0 for true
   if (header.dtype == DType::bool_) {
     auto* p = static_cast<uint8_t*>(tensor.raw_data());
@@ -336,7 +339,7 @@ std::vector<NpzEntry> list_npz(const std::filesystem::path& path) {
 }
 
 void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
-  Tensor rows = tensor.contiguous();
+  Tensor rows = io::in_file_order(tensor);
   std::string header = npy_header(rows, path.string());
   write_file_atomically(path, [&](FileWriter& file) {
     file.write(header);
@@ -351,7 +354,7 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Te
   write_file_atomically(path, [&](FileWriter& file) {
     zip::Writer archive(file, path.string());
     for (const auto& [name, tensor] : tensors) {
-      Tensor rows = tensor.contiguous();
+      Tensor rows = io::in_file_order(tensor);
       std::string header = npy_header(rows, place(path, name));
       archive.add(
           name + ".npy",

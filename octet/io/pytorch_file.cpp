@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
 #include "octet/base/text.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/pickle_impl.h"
 #include "octet/io/pytorch_file_impl.h"
 #include "octet/io/state_dict_impl.h"
@@ -855,6 +856,10 @@ bool is_pytorch(std::string_view bytes) {
 std::map<std::string, Tensor> read_pytorch(const std::filesystem::path& path,
                                            const std::string& key,
                                            std::vector<std::string>* notes) {
+  OCTET_CHECK(!io::kBigEndian, unsupported,
+              "{}: is read on little-endian machines only; there `octet convert` makes "
+              "a safetensors file of it, which is read everywhere",
+              path.string());
   const auto mapped = MappedFile::open(path);
   const std::string_view bytes(reinterpret_cast<const char*>(mapped->data()),
                                std::min<size_t>(mapped->size(), 64));

@@ -16,6 +16,7 @@
 #include "octet/base/file.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/json_text_impl.h"
 
 namespace octet {
@@ -258,9 +259,11 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   }
   for (const Entry& e : opened.entries) {
     Buffer buffer = opened.mapped->range(opened.start + e.begin, e.end - e.begin);
-    if (reinterpret_cast<uintptr_t>(buffer.data()) % element_size(e.dtype) != 0) {
+    const size_t size = element_size(e.dtype);
+    if (reinterpret_cast<uintptr_t>(buffer.data()) % size != 0 || (io::kBigEndian && size > 1)) {
       Buffer copy = Buffer::allocate(buffer.bytes());
       if (buffer.bytes()) std::memcpy(copy.data(), buffer.data(), buffer.bytes());
+      io::little_endian(copy.data(), copy.bytes(), size);
       buffer = copy;
     }
     if (e.dtype == DType::bool_)
@@ -313,7 +316,7 @@ void write_safetensors(const std::filesystem::path& path,
   std::map<std::string, std::string> sums;
   uint64_t at = 0;
   for (Item& item : items) {
-    item.tensor = item.tensor.contiguous();
+    item.tensor = io::in_file_order(item.tensor);
     auto bytes = static_cast<uint64_t>(item.tensor.nbytes());
     const Name* type = std::find_if(std::begin(kNames), std::end(kNames),
                                     [&](auto& n) { return n.dtype == item.tensor.dtype(); });

@@ -2,6 +2,7 @@
 // Copies of elements of any dtype by an index along one dimension: what pads, tiles, gathers and
 // nearest-neighbour resizing come down to.
 
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -21,7 +22,10 @@ inline Tensor with_quantizer(const Tensor& codes, const QuantizerPtr& quantizer)
 // `value` as the bits of one element of a plain dtype.
 inline uint64_t element_bits(double value, DType dtype) {
   uint64_t bits = 0;
-  std::memcpy(&bits, Tensor::scalar(value, dtype).raw_data(), element_size(dtype));
+  const size_t size = element_size(dtype);
+  const size_t lowest = std::endian::native == std::endian::big ? sizeof bits - size : 0;
+  std::memcpy(reinterpret_cast<std::byte*>(&bits) + lowest, Tensor::scalar(value, dtype).raw_data(),
+              size);
   return bits;
 }
 

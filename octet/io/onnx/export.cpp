@@ -11,6 +11,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
 #include "octet/base/text.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/onnx/exporter_impl.h"
 #include "octet/io/onnx/importer_impl.h"
 #include "octet/tensor/affine.h"
@@ -36,7 +37,7 @@ std::string packed_nibbles(const Tensor& codes) {
 void write_tensor(onnx::TensorProto& to, const std::string& name, const Tensor& t,
                   bool four = false) {
   four |= is_packed(t.dtype());
-  Tensor data = is_packed(t.dtype()) ? t.int_repr().contiguous() : t.contiguous();
+  Tensor data = is_packed(t.dtype()) ? t.int_repr().contiguous() : in_file_order(t);
   to.set_name(name);
   to.set_data_type(!four ? onnx_type_of(t.dtype()) : data.dtype() == DType::uint8 ? kUint4 : kInt4);
   for (int64_t d : data.shape()) to.add_dims(d);

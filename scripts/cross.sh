@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Runs test programs under QEMU as on other CPUs, cross-compiled where they are of another architecture:
+# scripts/cross.sh arm|s390x|x86 [TEST_PROGRAM...]
+#   arm     64-bit Arm, once for each table of kernels
+#   s390x   an architecture whose numbers are big-endian: it reads the files that this machine writes, and writes the same bytes
+#   x86     the programs of this machine's build as on a CPU without AVX2, and on one whose best is AVX2 (QEMU 7.2 has no AVX-VNNI)
+# Another architecture's Debian libraries are unpacked in its build folder's sysroot: nothing of them is installed on this machine.
+# Ends in one line of figures; exits with 1 if a test failed.
+#   scripts/cross.sh arm test_kernels                                 one program
+#   GTEST_FILTER='Gemm*' scripts/cross.sh arm test_kernels            some tests of it
+set -uo pipefail
+cd "$(dirname "$0")/.."
+name=${1:?scripts/cross.sh arm|s390x|x86 [TEST_PROGRAM...]}
+shift
+preset=$name build=$PWD/build-$name root=$PWD/build-$name/sysroot
+# Debian's and QEMU's name of the architecture; the emulated CPUs, each with the best table of kernels that it has. Of Arm: ARMv8.0,
+# one with dot products of bytes, one with those of mixed signs too.
+case $name in
+  arm)
+    debian=arm64 machine=aarch64 cpus=(cortex-a57:neon neoverse-n1:dotprod max:i8mm)
+    all=(test_base test_tensor test_kernels test_engine test_quant test_io)
+    ;;
+  s390x)
+    debian=s390x machine=s390x cpus=(max:scalar)
+    all=(test_base test_tensor test_io)
+    ;;
+  x86)
+    preset=release build=$PWD/build root=/ machine=x86_64 cpus=(Nehalem:scalar Haswell:avx2)
+    all=(test_base test_kernels test_engine test_ops test_runtime)
+    ;;
+  *)
+    echo "scripts/cross.sh: $name: expected arm, s390x or x86" >&2
+    exit 2
+    ;;
+esac
+
+# Of the packages' bytes apt checks the signatures, as it does for this machine's own.
+make_sysroot() {
+  local apt=$build/apt packages
+  packages=$(scripts/setup.sh --libraries) || return
+  [ "$debian" = s390x ] && packages=${packages/libxnnpack-dev/}   # which Debian does not have for it
+  mkdir -p "$apt"/{lists/partial,cache/archives/partial,parts}
+  for suite in debian:bookworm debian-security:bookworm-security; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/${suite%:*} ${suite#*:} main"
+  done >"$apt/sources.list"
+  : >"$apt/status"
+  local options=(-q -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
+    -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts" -o APT::Architecture=$debian
+    -o APT::Architectures=$debian -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Debug::NoLocking=true)
+  apt-get "${options[@]}" update >"$apt/log" &&
+    # shellcheck disable=SC2086
+    apt-get "${options[@]}" install --download-only -y libc6-dev libstdc++-12-dev libgomp1 $packages >>"$apt/log" || {
+    echo "scripts/cross.sh: the $debian packages could not be fetched; $apt/log says why" >&2
+    return 1
+  }
+  rm -rf "$root.new" && mkdir -p "$root.new" || return
+  local deb link target
+  for deb in "$apt"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$root.new" || return; done
+  # Links that begin at the root would lead to this machine's files.
+  find "$root.new" -type l -lname '/*' -print0 | while IFS= read -r -d '' link; do
+    target=$(readlink "$link")
+    ln -sfnr "$root.new$target" "$link"
+  done
+  mv "$root.new" "$root"
+}
+[ -d "$root" ] || make_sysroot || exit 2
+
+programs=("$@")
+[ $# -gt 0 ] || programs=("${all[@]}")
+PRESET=$preset scripts/build.sh "${programs[@]}" || exit 2
+
+# QEMU 7.2 itself ends in an assertion when a child of a process with threads starts threads; and an emulated CPU keeps no time limit.
+left_out='Perf*:Data*:Ort*:Browser*:Golden*:ParallelFork.*:Json.TimeIsLinearInTheText'
+
+failed=0 tests=0 runs=0
+for cpu in "${cpus[@]}"; do
+  for program in "${programs[@]}"; do
+    log=$build/$program.${cpu#*:}.log
+    OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 "qemu-$machine" -cpu "${cpu%:*}" -L "$root" "$build/bin/$program" \
+      --gtest_filter="${GTEST_FILTER:-*}:-$left_out" --gtest_brief=1 >"$log" 2>&1 || {
+      echo "scripts/cross.sh: $program on ${cpu%:*} failed: $log" >&2
+      failed=$((failed + 1))
+    }
+    ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
+    tests=$((tests + ${ran:-0}))
+    runs=$((runs + 1))
+  done
+done
+echo "$name: $runs runs of ${#programs[@]} test programs on ${#cpus[@]} emulated CPUs, $tests tests, $failed runs failed"
+[ "$failed" = 0 ]

@@ -123,12 +123,13 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
 }
 
 // Two to a byte, the first in the low four bits; in int32_data as in raw_data.
-void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::string_view>& raw,
-                  const std::string& what) {
-  const int64_t n = out.numel(),
+Tensor read_nibbles(const TensorProto& t, const Shape& shape, DType dtype,
+                    const std::optional<std::string_view>& raw, const std::string& what) {
+  const int64_t n = numel(shape),
                 given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
   OCTET_CHECK(given == (n + 1) / 2, corrupt, "{}: {} bytes of data for {} elements of 4 bits", what,
               given, n);
+  Tensor out = Tensor::empty(shape, dtype);
   auto* to = static_cast<uint8_t*>(out.raw_data());
   for (int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<int>(i / 2);
@@ -138,6 +139,7 @@ void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::st
     if (t.data_type() == kInt4 && q > 7) q += 240;  // the sign
     to[i] = static_cast<uint8_t>(q);
   }
+  return out;
 }
 
 // A count of bytes as external data gives it: decimal digits, nothing else.
@@ -277,12 +279,7 @@ Tensor read_tensor(const TensorProto& t, const std::string& what,
   } else if (t.has_raw_data()) {
     raw = t.raw_data();
   }
-  if (t.data_type() == kUint4 || t.data_type() == kInt4) {
-    OCTET_CHECK(n < int64_t{1} << 32, corrupt, "{}: {} elements of 4 bits", what, n);
-    Tensor out = Tensor::empty(shape, dtype);
-    read_nibbles(out, t, raw, what);
-    return out;
-  }
+  if (is_narrow(t.data_type())) return read_nibbles(t, shape, dtype, raw, what);
   int64_t given = raw ? static_cast<int64_t>(raw->size() / raw_size(t.data_type()))
                       : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() +
                             t.double_data_size() + t.uint64_data_size();

@@ -15,6 +15,7 @@
 #include "octet/quant/workflow/eager.h"
 #include "octet/quant/workflow/fuse.h"
 #include "octet/quant/workflow/fx.h"
+#include "octet/quant/workflow/training.h"
 #include "python/modules.h"
 
 namespace octet::python {
@@ -211,7 +212,8 @@ void bind_observers(py::module_& m) {
   for (const auto& [name, fn] : {std::pair{"enable_fake_quant", &quant::enable_fake_quant},
                                  {"disable_fake_quant", &quant::disable_fake_quant},
                                  {"enable_observer", &quant::enable_observer},
-                                 {"disable_observer", &quant::disable_observer}})
+                                 {"disable_observer", &quant::disable_observer},
+                                 {"enable_param_learning", &quant::enable_param_learning}})
     m.def(
         name, [fn = fn](const py::object& model) { fn(*module_of(model)); }, py::arg("model"));
 }

@@ -23,7 +23,8 @@ struct Options : TrainOptions {
   std::string qconfig = "native";
   std::vector<std::string> skip;
   int64_t weight_bits = 8;
-  bool distill = false, strict = false, integer_forward = false, show_state = false;
+  bool distill = false, strict = false, integer_forward = false, show_state = false,
+       learn_scales = false;
   double temperature = 2, labels = 0;
   std::string start;  // "float" or "gptq"; empty: as starts_from_gptq() says
 };
@@ -35,10 +36,10 @@ bool starts_from_gptq(const Options& o) {
   return o.weight_bits <= kFewBits && o.qconfig == "native";
 }
 
-// The QAT network with the weights and ranges that calibration and GPTQ choose from the first
-// samples of the training data.
-void start_from_gptq(const Options& o, const graph::Graph& scores,
-                     quant::ObservedGraphModule& qat) {
+// The QAT network with the ranges that calibration chooses from the first samples of the training
+// data, and the weights of GPTQ if that is asked for.
+void start_from_calibration(const Options& o, const graph::Graph& scores,
+                            quant::ObservedGraphModule& qat) {
   constexpr int64_t kAtOnce = 16, kSamples = 256;
   const Dataset dataset = o.sampling.open(o.data, scores);
   const auto samples =
@@ -47,7 +48,7 @@ void start_from_gptq(const Options& o, const graph::Graph& scores,
       quant::with_weight_bits(quant::get_default_qconfig(o.qconfig), o.weight_bits);
   auto calibrated = quant::prepare_fx(scores, qconfig, {o.skip, ""});
   for (const std::vector<Tensor>& batch : samples) calibrated->forward(batch);
-  quant::gptq(*calibrated, samples);
+  if (starts_from_gptq(o)) quant::gptq(*calibrated, samples);
   quant::start_qat_from(qat, *calibrated);
 }
 
@@ -79,12 +80,14 @@ void run(const Options& o) {
   TrainingData data(o, source, !o.distill || o.labels > 0);
   quant::QConfig qconfig =
       quant::with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
+  if (o.learn_scales) qconfig = quant::with_learned_qparams(qconfig);
   graph::Graph scores = graph::without_final_softmax(source);
   // The last softmax stays float anyway: training sees the scores before it, and the result has it
   // again.
   bool cut = scores.nodes().size() != source.nodes().size();
   auto module = quant::prepare_qat_fx(scores, qconfig, {o.skip, ""});
-  if (starts_from_gptq(o)) start_from_gptq(o, scores, *module);
+  if (starts_from_gptq(o) || o.learn_scales) start_from_calibration(o, scores, *module);
+  if (o.learn_scales) quant::enable_param_learning(*module);
   quant::ConversionReport report;
   auto to_graph = [&] {
     graph::Graph int8 = quant::convert_fx(module, &report, o.strict)->graph();
@@ -176,6 +179,8 @@ void add_qat(CommandLine& program) {
                   "default: gptq for weights of 4 bits or fewer, else float")
       .type_name("NAME")
       .check(one_of({"float", "gptq"}));
+  command.add_flag("--learn-scales", o->learn_scales,
+                   "train scales and zero points as weights are (LSQ), from calibrated ones on");
   command.add_flag("--integer-forward", o->integer_forward,
                    "compute on the integer kernels, with the gradients as without\n"
                    "what is trained is to the bit what is written");

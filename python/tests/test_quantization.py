@@ -524,6 +524,26 @@ class Training(unittest.TestCase):
         x, _ = self.data()
         self.assertLessEqual(float((int8(x) - prepared(x)).abs().max()), 2.01 * int8.fc.scale)
 
+    def test_learned_scales(self):
+        octet.manual_seed(1)
+        model = Net().train()
+        with self.assertRaisesRegex(octet.Error, "no LearnableFakeQuantize"):
+            quantization.enable_param_learning(model)
+        default = quantization.get_default_qat_qconfig("native")
+        learned = quantization.LearnableFakeQuantize.with_args(observer=quantization.MovingAverageMinMaxObserver)
+        model.qconfig = quantization.QConfig(activation=learned, weight=default.weight)
+        prepared = quantization.prepare_qat(quantization.fuse_modules(model, [["conv", "bn", "relu"]]))
+        x, _ = self.data()
+        prepared(x)   # ranges to begin with
+        quantization.enable_param_learning(prepared)
+        scales = {n: float(p.detach()[0]) for n, p in prepared.named_parameters() if n.endswith(".scale")}
+        losses = self.trained(prepared, 40, octet.optim.Adam(prepared.parameters(), lr=0.002))
+        self.assertLess(losses[-1], losses[0])
+        self.assertTrue(scales)
+        for name, p in prepared.named_parameters():
+            if name in scales:
+                self.assertNotEqual(float(p.detach()[0]), scales[name], name)
+
     def test_graph_mode_qat(self):
         octet.manual_seed(1)
         x, _ = self.data()

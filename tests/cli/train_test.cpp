@@ -179,6 +179,29 @@ TEST(CliQat, ComputingOnIntegerKernelsTrainsAsWell) {
   EXPECT_NE(read_file(dir / "integer.octet"), read_file(dir / "q.octet"));
 }
 
+// From the scales of calibration and GPTQ on; steps that are large beside a scale end the training.
+TEST(CliQat, ScalesAreTrainedWithTheWeights) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const auto train = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.end(), {"--weight-bits", "3"});
+    const RunResult r = run_octet(train_args("qat", dir / name, more));
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(contains(r.err, "learned 0"), more[0] != "--learn-scales") << r.err;
+    double loss = 0;
+    const size_t at = r.err.rfind("loss ");
+    if (at != r.err.npos) loss = std::stod(r.err.substr(at + 5));
+    return loss;
+  };
+  const double fixed = train("fixed.octet", {}),
+               learned = train("learned.octet", {"--learn-scales"});
+  EXPECT_GT(learned, 0);
+  EXPECT_LT(learned, 1.1 * fixed);
+  EXPECT_NE(read_file(dir / "learned.octet"), read_file(dir / "fixed.octet"));
+  for (const char* optimizer : {"sgd", "adamw"})
+    EXPECT_GT(train("o.octet", {"--learn-scales", "--optimizer", optimizer, "--force"}), 0);
+}
+
 TEST(CliQat, TheStateOfEachLayerIsShown) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

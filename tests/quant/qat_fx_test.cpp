@@ -5,12 +5,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "octet/autograd/autograd.h"
+#include "octet/graph/trace.h"
+#include "octet/nn/activation.h"
+#include "octet/nn/containers.h"
+#include "octet/nn/linear.h"
+#include "octet/nn/loss.h"
+#include "octet/nn/optim.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/tune/precision.h"
 #include "octet/quant/workflow/training.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
@@ -149,6 +157,52 @@ TEST(QatFx, TrainingStartsFromACalibratedNetwork) {
   }
 }
 
+TEST(QatFx, ScalesAreTrainedWithTheWeights) {
+  const nn::ModulePtr net =
+      nn::make<nn::Sequential>(nn::Linear(64, 64), nn::ReLU(), nn::Linear(64, 8));
+  uint64_t seed = 1;
+  for (auto& [name, t] : net->named_parameters())
+    t->detach().copy_from(Tensor::randn(t->shape(), ++seed));
+  const Tensor x = Tensor::randn({32, 64}, 1);
+  const graph::Graph source = graph::trace(*net, {x})->to_graph();
+  auto calibrated = prepare_fx(source, with_weight_bits(get_default_qconfig("native"), 3));
+  calibrated->forward(std::vector<Tensor>{x});
+  auto model = prepare_qat_fx(
+      source, with_learned_qparams(with_weight_bits(get_default_qat_qconfig("native"), 3)));
+  start_qat_from(*model, *calibrated);
+  enable_param_learning(*model);
+  for (const auto& f : qat_state(*model).fake_quantizers)
+    EXPECT_TRUE(f.learns && !f.observes && f.quantizes) << f.path;
+
+  nn::optim::Adam optimizer({});  // steps of a two-hundredth
+  std::map<std::string, std::vector<float>> first;
+  for (auto& [name, t] : model->named_parameters()) {
+    if (name.ends_with("zero_point")) continue;
+    const Tensor size = functional::mean(functional::abs(t->detach()));
+    optimizer.add_param_group({{*t}, {{"lr", 0.005 * size.item()}}});
+    if (name.ends_with(".scale")) first[name] = t->to_vector<float>();
+  }
+  ASSERT_GE(first.size(), 4u);
+  const Tensor expected = runtime::compile(source).run({x})[0];
+  const auto loss = [&] {
+    return functional::mse_loss(model->forward(std::vector<Tensor>{x})[0], expected);
+  };
+  const double before = loss().item();
+  for (int step = 0; step < 200; ++step) {
+    optimizer.zero_grad();
+    autograd::backward(loss());
+    optimizer.step();
+  }
+  EXPECT_LT(loss().item(), 0.5 * before);
+  for (auto& [name, t] : model->named_parameters())
+    if (first.contains(name)) {
+      EXPECT_NE(t->to_vector<float>(), first[name]) << name;
+    }
+  // What is converted has them.
+  EXPECT_TRUE(equal(integer_forward(model, {x})[0].detach(),
+                    runtime::compile(convert_fx(model)->graph()).run({x})[0]));
+}
+
 TEST(QatFx, ErrorsComeBeforeTheWork) {
   graph::Graph source = a_net();
   expect_error(ErrorCode::invalid_argument, {"must fake-quantize", "get_default_qat_qconfig"},
@@ -158,6 +212,8 @@ TEST(QatFx, ErrorsComeBeforeTheWork) {
   });
   auto model = prepare_qat_fx(source, get_default_qat_qconfig());
   expect_error(ErrorCode::not_calibrated, {"saw no data"}, [&] { convert_fx(model); });
+  expect_error(ErrorCode::invalid_argument, {"no LearnableFakeQuantize", "with_learned_qparams"},
+               [&] { enable_param_learning(*model); });
 }
 
 }  // namespace

@@ -29,6 +29,26 @@ std::vector<Tensor> integer_forward(const std::shared_ptr<ObservedGraphModule>& 
   return results;
 }
 
+QConfig with_learned_qparams(const QConfig& qconfig) {
+  const auto learned = [](const ObserverFactory& f) {
+    return f.fake_quantize("LearnableFakeQuantize").with_grad_scaling(true);
+  };
+  return {learned(qconfig.activation), learned(qconfig.weight)};
+}
+
+void enable_param_learning(nn::Module& model) {
+  bool any = false;
+  for (auto& [path, module] : model.named_modules())
+    if (auto* learnable = dynamic_cast<LearnableFakeQuantize*>(module)) {
+      learnable->enable_param_learning();
+      any = true;
+    }
+  OCTET_CHECK(any, invalid_argument,
+              "enable_param_learning: {} has no LearnableFakeQuantize; prepare it with "
+              "with_learned_qparams(qconfig)",
+              model.type_name());
+}
+
 QatState qat_state(nn::Module& model) {
   QatState state;
   std::set<std::string> at_constants;

@@ -19,6 +19,15 @@ namespace octet::quant {
 std::vector<Tensor> integer_forward(const std::shared_ptr<ObservedGraphModule>& model,
                                     const std::vector<Tensor>& inputs);
 
+// The QConfig with LearnableFakeQuantize in place of its fake quantizations, gradients scaled as in
+// the paper: with enable_param_learning their scales and zero points are trained too.
+QConfig with_learned_qparams(const QConfig& qconfig);
+// enable_param_learning() of all LearnableFakeQuantize in the model: to be called when their scales
+// are good ones (start_qat_from, or some batches with observers on), and before an optimizer is
+// given the parameters. Its steps must be small beside a scale, which may be a thousandth. Error if
+// the model has none.
+void enable_param_learning(nn::Module& model);
+
 // What the fake-quantize modules and batch norms of a model do.
 struct QatState {
   struct FakeQuantizer {

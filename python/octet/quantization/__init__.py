@@ -20,6 +20,7 @@ from .._octet import (
     reestimate_batch_norms as reestimate_batch_norms, smooth_quant as smooth_quant, start_qat_from as start_qat_from,
     disable_fake_quant as disable_fake_quant,
     disable_observer as disable_observer, enable_fake_quant as enable_fake_quant, enable_observer as enable_observer,
+    enable_param_learning as enable_param_learning,
     get_default_qat_qconfig as get_default_qat_qconfig,
     get_default_qat_qconfig_mapping as get_default_qat_qconfig_mapping, get_default_qconfig as get_default_qconfig,
     get_default_qconfig_mapping as get_default_qconfig_mapping, qconfig_names as qconfig_names)

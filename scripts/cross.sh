@@ -86,5 +86,27 @@ for cpu in "${cpus[@]}"; do
     runs=$((runs + 1))
   done
 done
-echo "$name: $runs runs of ${#programs[@]} test programs on ${#cpus[@]} emulated CPUs, $tests tests, $failed runs failed"
+# Both machines quantize a network, as .octet and as .onnx, and evaluate what the other one made.
+exchange() {
+  local work from=examples/glyphs there=("qemu-$machine" -cpu max -L "$root" "$build/bin/octet") suffix
+  PRESET=release scripts/build.sh octet-cli >/dev/null && PRESET=$preset scripts/build.sh octet-cli >/dev/null || return
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' RETURN
+  for suffix in octet onnx; do
+    build/bin/octet quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" -o "$work/here.$suffix" >/dev/null &&
+      "${there[@]}" quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" -o "$work/there.$suffix" >/dev/null &&
+      cmp "$work/here.$suffix" "$work/there.$suffix" || return
+  done
+  build/bin/octet eval "$work/there.octet" --data "$from/test.npz" | sed 's/ in .*//' >"$work/here" &&
+    "${there[@]}" eval "$work/here.octet" --data "$from/test.npz" | sed 's/ in .*//' >"$work/there" && cmp "$work/here" "$work/there"
+}
+exchanged=
+if [ "$preset" != release ] && [ -z "${GTEST_FILTER:-}" ]; then
+  exchanged=", the same files as here"
+  exchange || {
+    echo "scripts/cross.sh: files of $name and of this machine differ" >&2
+    failed=$((failed + 1)) exchanged=", other files than here"
+  }
+fi
+echo "$name: $runs runs of ${#programs[@]} test programs on ${#cpus[@]} emulated CPUs, $tests tests$exchanged, $failed failed"
 [ "$failed" = 0 ]

@@ -2,7 +2,6 @@
 #include "octet/quant/tune/doctor.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <memory>
@@ -10,6 +9,7 @@
 #include "cli/common.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
+#include "octet/base/progress.h"
 #include "octet/base/text.h"
 
 namespace octet::cli {
@@ -163,7 +163,7 @@ void run(const Options& o) {
       sample_batches(before, dataset, count, kMostAtOnce, 0, false, classes ? &labels : nullptr);
   quant::DoctorOptions options{
       .seconds = o.seconds, .hold_out = hold_out_of(count), .saturating = o.saturating};
-  if (::isatty(2) && !o.json)
+  if (progress_wanted() && !o.json)
     options.progress = [](const std::string& what) { say("octet: " + what); };
   const quant::DoctorReport r = quant::doctor(before, after, samples, labels, options);
   if (r.cured && !o.recipe.empty()) write_file_atomically(o.recipe, r.recipe.to_json());

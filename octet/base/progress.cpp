@@ -27,18 +27,17 @@ std::string rate(double per_second) {
   return fmt::format("{:.1f}/min", per_second * 60);
 }
 
-// Whether a bar is shown: OCTET_PROGRESS decides, or whether there is a terminal.
-bool bar_wanted() {
-  const char* wish = std::getenv("OCTET_PROGRESS");
-  return wish && *wish ? std::string(wish) != "0" : ::isatty(STDERR_FILENO) != 0;
-}
-
 int terminal_width() {
   winsize size{};
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 }  // namespace
+
+bool progress_wanted() {
+  const char* wish = std::getenv("OCTET_PROGRESS");
+  return wish && *wish ? std::string(wish) != "0" : ::isatty(STDERR_FILENO) != 0;
+}
 
 bool colour_wanted(int descriptor) {
   const char *off = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
@@ -112,7 +111,7 @@ struct Progress::State {
 };
 
 Progress::Progress(std::string what, int64_t total) {
-  if (!bar_wanted()) return;
+  if (!progress_wanted()) return;
   state_ = std::make_unique<State>();
   state_->what = std::move(what);
   state_->total = total;

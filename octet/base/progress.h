@@ -12,9 +12,13 @@ namespace octet {
 // coloured: it is a terminal, NO_COLOR is unset or "", and TERM says a terminal that is not "dumb".
 bool colour_wanted(int descriptor);
 
-// Shows how far long work is, on standard error and only if that is a terminal; otherwise nothing
-// is written. The variable OCTET_PROGRESS decides where it is set: 0 is never, all else always, as
-// where a launcher hands on to its terminal what this process writes. It is redrawn at most ten
+// Whether progress is shown: where standard error is a terminal. The variable OCTET_PROGRESS
+// decides where it is set: 0 is never, all else always, as where a launcher hands on to its
+// terminal what this process writes.
+bool progress_wanted();
+
+// Shows how far long work is on standard error, if progress_wanted(); otherwise nothing is written.
+// It is redrawn at most ten
 // times a second and wiped when the work ends, so that nothing of it stays among the messages.
 // NO_COLOR (any value but "") takes its colour away, and so does TERM=dumb. Calls may come from
 // several threads.

@@ -47,6 +47,13 @@ TEST(CliTerminal, AVariableDecidesWhetherThereIsABar) {
   EXPECT_TRUE(contains(quantize(dir, {.env = {{"OCTET_PROGRESS", "1"}}}).err, "calibrating"));
   TempDir other;
   EXPECT_EQ(quantize(other, {.env = {{"OCTET_PROGRESS", "0"}}, .terminal = true}).err, "");
+  for (const char* wish : {"0", "1"})
+    EXPECT_EQ(contains(run_octet({"doctor", kNet, dir / "q.octet", "--data", kTest, "--samples",
+                                  "32", "--seconds", "1"},
+                                 {.env = {{"OCTET_PROGRESS", wish}}})
+                           .err,
+                       "octet: "),
+              std::string(wish) == "1");
 }
 
 TEST(CliTerminal, AnErrorStandsOnALineOfItsOwn) {

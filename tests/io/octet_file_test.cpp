@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -218,6 +219,8 @@ TEST(OctetFile, WritesAtomically) {
 }
 
 TEST(OctetFile, WeightsLieInTheMappedFile) {
+  if (std::endian::native == std::endian::big)
+    GTEST_SKIP() << "they are copies that are turned round";
   TempDir dir;
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, Shape{1}));

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "octet/io/byte_order_impl.h"
 #include "tests/io/crc.h"
 
 namespace octet::testing {
@@ -24,7 +25,9 @@ inline std::string dict(const std::string& descr, const std::string& shape,
 }
 template <typename T>
 std::string bytes(std::initializer_list<T> values) {
-  return std::string(reinterpret_cast<const char*>(values.begin()), values.size() * sizeof(T));
+  std::string all(reinterpret_cast<const char*>(values.begin()), values.size() * sizeof(T));
+  io::little_endian(all.data(), all.size(), sizeof(T));
+  return all;
 }
 
 // A zip archive of one stored member, with every number that a test may want to bend.

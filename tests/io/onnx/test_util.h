@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+#include "octet/io/byte_order_impl.h"
 #include "octet/io/onnx/import.h"
 #include "octet/ops/op.h"
 
@@ -76,6 +77,7 @@ class Message {
   }
   Message& real(int field, float value) {
     varint(static_cast<uint64_t>(field) << 3 | 5);
+    io::little_endian(&value, 4, 4);
     bytes_.append(reinterpret_cast<const char*>(&value), 4);
     return *this;
   }
@@ -140,8 +142,9 @@ inline Message tensor_message(const Tensor& t, const std::string& name = "") {
   for (int64_t d : t.shape()) m.number(1, d);
   m.number(2, onnx_type(t.dtype()));
   if (!name.empty()) m.text(8, name);
-  return m.text(
-      9, std::string_view(static_cast<const char*>(t.raw_data()), static_cast<size_t>(t.nbytes())));
+  const Tensor data = io::in_file_order(t);
+  return m.text(9, std::string_view(static_cast<const char*>(data.raw_data()),
+                                    static_cast<size_t>(data.nbytes())));
 }
 
 // An attribute inside a function that has the value of an attribute of the function's call.

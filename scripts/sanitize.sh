@@ -2,7 +2,8 @@
 # The tests under AddressSanitizer and UBSan, or, with SANITIZER=tsan, under ThreadSanitizer: scripts/sanitize.sh [TEST_PROGRAM...]
 # Under ThreadSanitizer everything runs on four threads; left out are the kernels, which start none, and, unless GTEST_FILTER names
 # them, the tests that compare many results (Data*, Golden*): what they run, others run too.
-# One program is built and run after the other, so that a few can be looked at in little time. Ends in one line of figures.
+# One program is built and run after the other, so that a few can be looked at in little time; its tests are split among the CPUs
+# (JOBS says how many). Ends in one line of figures.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 preset=${SANITIZER:-asan}
@@ -15,19 +16,28 @@ if [ "$preset" = tsan ]; then
     test_debug test_c)
   [ -n "${GTEST_FILTER:-}" ] || left_out+=':Data*:Golden*'
 fi
-failed=() tests=0
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_WAIT_POLICY=passive OCTET_BINARY=$PWD/build-$preset/bin/octet
+export TSAN_OPTIONS="suppressions='$PWD/tests/tsan.supp':die_after_fork=0"
+OCTET_NUM_THREADS=$([ "$preset" = tsan ] && echo 4 || echo 2)
+export OCTET_NUM_THREADS GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
+failed=() tests=0 seconds=$SECONDS
 for program in "${programs[@]}"; do
-  log=build-$preset/$program.log
   PRESET=$preset scripts/build.sh octet-cli "$program" || exit 2
-  OCTET_NUM_THREADS=$([ "$preset" = tsan ] && echo 4 || echo 2) OCTET_BINARY=$PWD/build-$preset/bin/octet \
-    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS="suppressions='$PWD/tests/tsan.supp':die_after_fork=0" \
-    OMP_WAIT_POLICY=passive "build-$preset/bin/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-$left_out" \
-    >"$log" 2>&1 || {
-    echo "scripts/sanitize.sh: $program failed: $log" >&2
-    failed+=("$program")
-  }
-  ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
-  tests=$((tests + ${ran:-0}))
+  shards=()
+  for ((i = 0; i < GTEST_TOTAL_SHARDS; ++i)); do
+    GTEST_SHARD_INDEX=$i "build-$preset/bin/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-$left_out" \
+      >"build-$preset/$program.$i.log" 2>&1 &
+    shards+=($!)
+  done
+  for i in "${!shards[@]}"; do
+    log=build-$preset/$program.$i.log
+    wait "${shards[i]}" || {
+      echo "scripts/sanitize.sh: $program failed: $log" >&2
+      failed+=("$program")
+    }
+    ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
+    tests=$((tests + ${ran:-0}))
+  done
 done
-echo "sanitize: $preset, ${#programs[@]} test programs, $tests tests, failed: ${failed[*]:-none}"
+echo "sanitize: $preset, ${#programs[@]} test programs, $tests tests, $((SECONDS - seconds)) s, failed: ${failed[*]:-none}"
 [ ${#failed[@]} = 0 ]

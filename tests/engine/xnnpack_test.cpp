@@ -30,6 +30,13 @@ Call conv(Generator& g, int64_t in, int64_t out, int64_t groups, int64_t largest
               g.result(x.dtype()), true);
 }
 
+// On Arm it has no mul, and no layers whose weights have zero points.
+#if defined(__aarch64__)
+constexpr int kShare = 3;
+#else
+constexpr int kShare = 1;
+#endif
+
 }  // namespace
 
 TEST(Xnnpack, Conv2dIsExact) {
@@ -37,12 +44,12 @@ TEST(Xnnpack, Conv2dIsExact) {
                         [](Generator& g) {
                           return conv(g, g.integer(1, 20), g.integer(1, 40), g.integer(1, 3), 4);
                         }),
-            300);
+            300 / kShare);
 }
 
 TEST(Xnnpack, DepthwiseConv2dIsExact) {
   EXPECT_GT(exact_calls(400, [](Generator& g) { return conv(g, 1, 1, g.integer(2, 100), 5); }),
-            100);
+            100 / kShare);
 }
 
 TEST(Xnnpack, LinearIsExact) {
@@ -56,10 +63,11 @@ TEST(Xnnpack, LinearIsExact) {
                     return call("linear", {x, g.weight({out, in}), g.bias(out)},
                                 {{"activation", g.activation_name()}}, g.result(x.dtype()), true);
                   }),
-      400);
+      400 / kShare);
 }
 
 TEST(Xnnpack, MulIsExact) {
+  if (kShare != 1) GTEST_SKIP() << "there is none";
   EXPECT_GT(exact_calls(1000,
                         [](Generator& g) {
                           const Shape shape{g.integer(1, 4), g.integer(1, 500)};

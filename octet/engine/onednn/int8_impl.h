@@ -6,6 +6,7 @@
 // Not all of oneDNN's sums are whole: what is left out here, docs/numerics.md lists.
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -38,6 +39,12 @@ struct Trust {
 // Whole numbers up to this one are float32 values. The sums of oneDNN's convolutions pass through
 // float32, as do those of its plainest implementations ("ref").
 inline constexpr int64_t kExactInFloat = int64_t{1} << 24;
+// Its products of matrices add in 32 bits on x86; elsewhere it has the plainest only.
+#if defined(__x86_64__)
+inline constexpr int64_t kExactInProducts = std::numeric_limits<int32_t>::max();
+#else
+inline constexpr int64_t kExactInProducts = kExactInFloat;
+#endif
 // Moves on to the first implementation that may be trusted. Throws dnnl::error if there is none.
 // The operation's descriptor that `pd` was made of has to be alive still: next_impl reads it.
 template <typename Desc>

@@ -164,8 +164,7 @@ std::shared_ptr<Int8Linear> linear_of(engine_detail::WeightCodes codes,
                                       const std::vector<int64_t>& wide, const OpSpec& spec) {
   if (codes.codes.empty() || !wide.empty()) return nullptr;
   CodeSums sums(codes, spec);
-  if (sums.farthest > std::numeric_limits<int32_t>::max() || !(sums.pairs_fit || sums_in_32_bits()))
-    return nullptr;
+  if (sums.farthest > kExactInProducts || !(sums.pairs_fit || sums_in_32_bits())) return nullptr;
   return std::make_shared<Int8Linear>(std::move(codes), std::move(sums), spec.inputs[1].shape());
 }
 

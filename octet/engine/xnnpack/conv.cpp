@@ -34,8 +34,9 @@ std::optional<Terms> terms(const IntegerWeights& w) {
   };
   const bool one_scale = all_equal(w.multiplier) && all_equal(w.zero_points);
   Terms t;
-  t.is_signed = !w.any_zero_point && (!one_scale || (w.x_signed && w.y_signed));
-  if (!t.is_signed && !one_scale) return std::nullopt;
+  t.is_signed =
+      !w.any_zero_point && (!one_scale || !kRequantizesInFloat || (w.x_signed && w.y_signed));
+  if (!t.is_signed && !(one_scale && kRequantizesInFloat)) return std::nullopt;
   for (float m : w.multiplier)
     if (!(m >= std::numeric_limits<float>::min() && m < 256)) return std::nullopt;  // it refuses
   t.flip_x = w.x_signed != t.is_signed;

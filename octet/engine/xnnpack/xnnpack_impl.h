@@ -35,6 +35,14 @@ Operator create(Create create_operator, Args... args) {
   return Operator(op);
 }
 
+// Whether all its operators come back to codes through float32, as octet does. On Arm only those
+// with a scale for each channel do (qc8); the others round a product of integers.
+#if defined(__aarch64__)
+inline constexpr bool kRequantizesInFloat = false;
+#else
+inline constexpr bool kRequantizesInFloat = true;
+#endif
+
 // An operator of XNNPACK's as a kernel. It runs on the calling thread: XNNPACK's own threads would
 // be a third pool beside ours and OpenMP's.
 class XnnKernel final : public Kernel {

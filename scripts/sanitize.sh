@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests under AddressSanitizer and UBSan, or, with SANITIZER=tsan, under ThreadSanitizer: scripts/sanitize.sh [TEST_PROGRAM...]
 # Under ThreadSanitizer everything runs on four threads; left out are the kernels, which start none, and, unless GTEST_FILTER names
-# them, the tests that compare many results (Data*, Golden*): what they run, others run too.
+# them, the tests that compare many results (Data*, Golden*) or make many networks (Tune*, Doctor*): what they run, others run too.
 # One program is built and run after the other, so that a few can be looked at in little time; its tests are split among the CPUs
 # (JOBS says how many). Ends in one line of figures.
 set -uo pipefail
@@ -14,7 +14,7 @@ left_out='Perf*:Ort*:Browser*'
 if [ "$preset" = tsan ]; then
   [ $# -gt 0 ] || programs=(test_base test_tensor test_engine test_ops test_graph test_autograd test_nn test_quant test_io test_runtime
     test_debug test_c)
-  [ -n "${GTEST_FILTER:-}" ] || left_out+=':Data*:Golden*'
+  [ -n "${GTEST_FILTER:-}" ] || left_out+=':Data*:Golden*:Tune*:Doctor*'
 fi
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_WAIT_POLICY=passive OCTET_BINARY=$PWD/build-$preset/bin/octet
 export TSAN_OPTIONS="suppressions='$PWD/tests/tsan.supp':die_after_fork=0"

@@ -92,7 +92,8 @@ struct Table : nn::Module {
   nn::Parameter w = parameter("w", Tensor::rand({3, 4}, 2));
   Tensor forward(Tensor index) override {
     Tensor x = F::layer_norm(F::embedding(index, table, 0), {4});
-    return F::linear(x, w) * F::one_hot(index, 3).to(DType::float32);
+    const Tensor classes = F::one_hot(index, 3).to(DType::float32);
+    return F::linear(x, w) * classes;
   }
 };
 

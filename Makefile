@@ -84,7 +84,7 @@ sanitize:
 reproducible:
 	@scripts/reproducible.sh
 
-# Under QEMU: the library and tests cross-compiled for 64-bit Arm, one run for each table of kernels, and for s390x, which is
+# Under QEMU: the library and tests cross-compiled for 64-bit Arm, kernels and engines with each table, and for s390x, which is
 # big-endian; this machine's build as on x86 CPUs without AVX2, and without more than that. PROGRAMS names some test programs.
 arm s390x x86:
 	@scripts/setup.sh $@

@@ -71,6 +71,8 @@ PRESET=$preset scripts/build.sh "${programs[@]}" || exit 2
 
 # QEMU 7.2 itself ends in an assertion when a child of a process with threads starts threads; and an emulated CPU keeps no time limit.
 left_out='Perf*:Data*:Ort*:Browser*:Golden*:ParallelFork.*:Json.TimeIsLinearInTheText'
+# octet refuses PyTorch's files where numbers are big-endian.
+[ "$name" != s390x ] || left_out+=':PyTorchFile.*:FuzzPyTorch.*:Shards.PyTorchsShardsAreReadToo'
 
 failed=0 tests=0 runs=0
 for cpu in "${cpus[@]}"; do

@@ -6,11 +6,13 @@
 #include "tests/data.h"
 #include "tests/expect_error.h"
 #include "tests/io/old_file.h"
+#include "tests/io/zip_bytes.h"
 #include "tests/temp_dir.h"
 
 namespace octet {
 namespace {
 
+using testing::bytes;
 using testing::count_files;
 using testing::expect_error;
 using testing::slurp;
@@ -65,6 +67,7 @@ TEST(Safetensors, NothingAtAllRoundTrips) {
 }
 
 TEST(Safetensors, TensorsAreAlignedAndNotCopied) {
+  if (io::kBigEndian) GTEST_SKIP() << "their numbers are turned round";
   TempDir dir;
   write_safetensors(dir / "a", of_every_dtype());
   auto back = read_safetensors(dir / "a").tensors;
@@ -95,8 +98,7 @@ TEST(Safetensors, TensorsOutliveTheFileAndMayBeWrittenTo) {
 
 TEST(Safetensors, UnalignedTensorsAreCopied) {
   TempDir dir;
-  float value = 1.5f;
-  std::string data = "xyz" + std::string(reinterpret_cast<const char*>(&value), 4);
+  const std::string data = "xyz" + bytes<float>({1.5f});
   std::string header = R"({"b":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},)"
                        R"("f":{"dtype":"F32","shape":[1],"data_offsets":[3,7]}})";
   spill(dir / "a", file_of(header, data));

@@ -5,6 +5,7 @@
 
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
+#include "tests/io/zip_bytes.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
@@ -170,9 +171,9 @@ TEST(OnnxImport, HalfAndDoubleAreComputedInFloat) {
 }
 
 TEST(OnnxImport, InitializersInTypedFields) {
-  std::string payload(reinterpret_cast<const char*>(std::vector<float>{1.5f, -2}.data()), 8);
   // packed float_data
-  Message t = Message().number(1, 2).number(2, kFloat).text(8, "w").text(4, payload);
+  Message t =
+      Message().number(1, 2).number(2, kFloat).text(8, "w").text(4, bytes<float>({1.5f, -2}));
   Message i = Message().number(1, 2).number(2, kInt64).text(8, "s").number(7, 2).number(7, 1);
   OnnxModel m;
   m.input("x", {2})
@@ -188,9 +189,7 @@ TEST(OnnxImport, InitializersInTypedFields) {
 
 TEST(OnnxImport, ExternalData) {
   TempDir dir;
-  spill(dir / "w.bin",
-        std::string("pad!") +
-            std::string(reinterpret_cast<const char*>(std::vector<float>{3, 4}.data()), 8));
+  spill(dir / "w.bin", "pad!" + bytes<float>({3, 4}));
   auto entry = [](const char* key, const char* value) {
     return Message().text(1, key).text(2, value);
   };

@@ -74,22 +74,28 @@ left_out='Perf*:Data*:Ort*:Browser*:Golden*:ParallelFork.*:Json.TimeIsLinearInTh
 # octet refuses PyTorch's files where numbers are big-endian.
 [ "$name" != s390x ] || left_out+=':PyTorchFile.*:FuzzPyTorch.*:Shards.PyTorchsShardsAreReadToo'
 
-failed=0 tests=0 runs=0
-for cpu in "${cpus[@]}"; do
-  for program in "${programs[@]}"; do
-    # The tables are compared by the tests of kernels and engines; one run of the others is enough.
-    [[ $cpu == "${cpus[-1]}" || $program == test_kernels || $program == test_engine ]] || continue
-    log=$build/$program.${cpu#*:}.log
-    OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 "qemu-$machine" -cpu "${cpu%:*}" -L "$root" "$build/bin/$program" \
-      --gtest_filter="${GTEST_FILTER:-*}:-$left_out" --gtest_brief=1 >"$log" 2>&1 || {
-      echo "scripts/cross.sh: $program on ${cpu%:*} failed: $log" >&2
-      failed=$((failed + 1))
-    }
-    ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
-    tests=$((tests + ${ran:-0}))
-    runs=$((runs + 1))
-  done
-done
+# As many at a time as there are CPUs (JOBS says how many).
+export name build root machine left_out
+one() {
+  local cpu=$1 program=$2 log=$build/$2.${1#*:}.log
+  OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 "qemu-$machine" -cpu "${cpu%:*}" -L "$root" "$build/bin/$program" \
+    --gtest_filter="${GTEST_FILTER:-*}:-$left_out" --gtest_brief=1 >"$log" 2>&1
+  local failed=$(($? != 0)) tests
+  [ "$failed" = 0 ] || echo "scripts/cross.sh: $program on ${cpu%:*} failed: $log" >&2
+  tests=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
+  echo "${tests:-0} $failed"
+}
+export -f one
+read -r runs tests failed < <(
+  for cpu in "${cpus[@]}"; do
+    for program in "${programs[@]}"; do
+      # The tables are compared by the tests of kernels and engines; one run of the others is enough.
+      [[ $cpu == "${cpus[-1]}" || $program == test_kernels || $program == test_engine ]] && echo "$cpu $program"
+    done
+  done | xargs -P "${JOBS:-$(nproc)}" -L 1 bash -c 'one "$@"' _ |
+    awk '{ ++runs; tests += $1; failed += $2 } END { print runs + 0, tests + 0, failed + 0 }'
+)
+
 # Both machines quantize a network, as .octet and as .onnx, and evaluate what the other one made.
 exchange() {
   local work from=examples/glyphs there=("qemu-$machine" -cpu max -L "$root" "$build/bin/octet") suffix

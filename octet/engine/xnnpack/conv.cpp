@@ -34,9 +34,8 @@ std::optional<Terms> terms(const IntegerWeights& w) {
   };
   const bool one_scale = all_equal(w.multiplier) && all_equal(w.zero_points);
   Terms t;
-  t.is_signed =
-      !w.any_zero_point && (!one_scale || !kRequantizesInFloat || (w.x_signed && w.y_signed));
-  if (!t.is_signed && !(one_scale && kRequantizesInFloat)) return std::nullopt;
+  t.is_signed = !w.any_zero_point && (!one_scale || kOnArm || (w.x_signed && w.y_signed));
+  if (!t.is_signed && (!one_scale || kOnArm)) return std::nullopt;
   for (float m : w.multiplier)
     if (!(m >= std::numeric_limits<float>::min() && m < 256)) return std::nullopt;  // it refuses
   t.flip_x = w.x_signed != t.is_signed;
@@ -92,9 +91,9 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
   const std::optional<Terms> t = terms(w);
   if (!t) return nullptr;
   const bool depthwise = g.groups > 1 && g.in == 1 && g.out == 1;
-  // Without AVX2 its depthwise kernels add two products of int8 in int16, which holds all pairs but
-  // that of -128 * -128 twice.
-  if (t->is_signed && depthwise && std::find(w.codes.begin(), w.codes.end(), -128) != w.codes.end())
+  // On x86 without AVX2 its depthwise kernels add as all do on Arm.
+  if (t->is_signed && (depthwise || kOnArm) &&
+      std::find(w.codes.begin(), w.codes.end(), -128) != w.codes.end())
     return nullptr;
   const std::vector<uint8_t> codes = laid_out(w, g, t->is_signed);
   Operator op = t->is_signed ? create_conv<int8_t>(xnn_create_convolution2d_nhwc_qc8, *t, g, codes,

@@ -17,7 +17,7 @@ bool eight_bit_per_tensor(const TensorType& t) {
 // XNNPACK's multiplier is f(f(s_a*s_b)/s_y), octet's f(f(s_a*s_b)*f(1/s_y)): it is given octet's
 // product as the scale of a, and scales of 1 beside it.
 std::unique_ptr<Kernel> make_mul(const OpSpec& spec) {
-  if (!kRequantizesInFloat) return nullptr;
+  if (kOnArm) return nullptr;
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   for (const TensorType* t : {&a, &b, &y})
     if (!eight_bit_per_tensor(*t) || t->dtype != y.dtype || t->dims != y.dims) return nullptr;

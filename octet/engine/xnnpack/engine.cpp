@@ -7,7 +7,7 @@
 //   global average pools         by one step in 0.3 %: its multiplier has one division less
 //   max_pool2d with dilation     by up to 254 steps: taps in the padding become other pixels
 // and on Arm mul and layers whose weights have zero points, whose fixed-point products round
-// otherwise too.
+// otherwise too, and layers with a weight of -128.
 // Its float operators sum in an order of their own, not in octet's chain of multiply-adds.
 #include "octet/engine/registry.h"
 #include "octet/engine/xnnpack/xnnpack_impl.h"

@@ -35,12 +35,13 @@ Operator create(Create create_operator, Args... args) {
   return Operator(op);
 }
 
-// Whether all its operators come back to codes through float32, as octet does. On Arm only those
-// with a scale for each channel do (qc8); the others round a product of integers.
+// On Arm only its operators with a scale for each channel (qc8) come back to codes through float32,
+// as octet does, the others round a product of integers; and all its kernels add two products of
+// int8 in int16, which holds all pairs but that of -128 * -128 twice.
 #if defined(__aarch64__)
-inline constexpr bool kRequantizesInFloat = false;
+inline constexpr bool kOnArm = true;
 #else
-inline constexpr bool kRequantizesInFloat = true;
+inline constexpr bool kOnArm = false;
 #endif
 
 // An operator of XNNPACK's as a kernel. It runs on the calling thread: XNNPACK's own threads would

@@ -103,12 +103,12 @@ exchange() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' RETURN
   for suffix in octet onnx; do
-    build/bin/octet quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" -o "$work/here.$suffix" >/dev/null &&
-      "${there[@]}" quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" -o "$work/there.$suffix" >/dev/null &&
+    build/bin/octet quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" --samples 64 -o "$work/here.$suffix" >/dev/null &&
+      "${there[@]}" quantize "$from/glyphs.onnx" --calibrate "$from/calibrate.npz" --samples 64 -o "$work/there.$suffix" >/dev/null &&
       cmp "$work/here.$suffix" "$work/there.$suffix" || return
   done
-  build/bin/octet eval "$work/there.octet" --data "$from/test.npz" | sed 's/ in .*//' >"$work/here" &&
-    "${there[@]}" eval "$work/here.octet" --data "$from/test.npz" | sed 's/ in .*//' >"$work/there" && cmp "$work/here" "$work/there"
+  build/bin/octet eval "$work/there.octet" --data "$from/test.npz" --samples 200 | sed 's/ in .*//' >"$work/here" &&
+    "${there[@]}" eval "$work/here.octet" --data "$from/test.npz" --samples 200 | sed 's/ in .*//' >"$work/there" && cmp "$work/here" "$work/there"
 }
 exchanged=
 if [ "$preset" != release ] && [ -z "${GTEST_FILTER:-}" ]; then

@@ -228,9 +228,10 @@ double root_mean_square(const Tensor& t) {
 // Beside what a step of each parameter is small: imported networks have weights of all sizes
 // (inputs of 0 to 255, folded batch norms), and so have scales. Steps are relative to it, as in
 // Adafactor (Shazeer and Stern 2018, section 8). Those of learned scales and zero points are a
-// tenth of that: weights that go back and forth between two codes (M. Nagel et al., "Overcoming
-// Oscillations in Quantization-Aware Training", 2022) pull their scale down, and with whole steps
-// the loss of ResNet-8 with weights of 2 bits rose from the third epoch on.
+// tenth of that: with whole steps scales of weights shrank from epoch to epoch and the loss of
+// ResNet-8 with weights of 2 bits rose from the third on. Weights that go back and forth between
+// two codes would do that (M. Nagel et al., "Overcoming Oscillations in Quantization-Aware
+// Training", 2022).
 std::vector<nn::optim::ParamGroup> by_size(nn::Module& module) {
   constexpr double kOfLearned = 0.1;
   std::map<const void*, double> learned;  // of fake quantization: no weights that decay

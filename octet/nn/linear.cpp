@@ -39,7 +39,10 @@ Attrs Linear::config() const {
 }
 
 std::shared_ptr<Linear> Linear::from_config(const Attrs& c) {
-  return make<Linear>(c.get_int("in_features"), c.get_int("out_features"), c.get_bool("bias"));
+  // Before the call, whose arguments compilers evaluate in different orders: of a config that lacks
+  // all, the error names the same attribute everywhere.
+  const bool bias = c.get_bool("bias");
+  return make<Linear>(c.get_int("in_features"), c.get_int("out_features"), bias);
 }
 
 Bilinear::Bilinear(int64_t in1, int64_t in2, int64_t out, bool with_bias)

@@ -929,7 +929,7 @@ TEST(ModuleFile, DamageNamesFileModuleAndField) {
        {"module 1 is in no place"}},
       {"no config",
        [](Json& m, auto&) { m[0].erase("config"); },
-       {"module '0' (Linear)", "is missing"}},
+       {"module '0' (Linear)", "attribute 'bias' is missing"}},
       {"config",
        [](Json& m, auto&) { m[0]["config"]["bias"] = "5"; },
        {"module '0' (Linear)", "bias=5"}},

@@ -91,7 +91,8 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
   const std::optional<Terms> t = terms(w);
   if (!t) return nullptr;
   const bool depthwise = g.groups > 1 && g.in == 1 && g.out == 1;
-  // On x86 without AVX2 its depthwise kernels add as all do on Arm.
+  // Without AVX2 its depthwise kernels add two products of int8 in int16, which holds all pairs but
+  // that of -128 * -128 twice; on Arm others do so too, it seems.
   if (t->is_signed && (depthwise || kOnArm) &&
       std::find(w.codes.begin(), w.codes.end(), -128) != w.codes.end())
     return nullptr;

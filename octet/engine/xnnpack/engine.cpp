@@ -6,8 +6,8 @@
 //   avg_pool2d, same qparams     by one step in 9 %: ties go up, octet's to even
 //   global average pools         by one step in 0.3 %: its multiplier has one division less
 //   max_pool2d with dilation     by up to 254 steps: taps in the padding become other pixels
-// and on Arm mul and layers whose weights have zero points, whose fixed-point products round
-// otherwise too, and layers with a weight of -128.
+// and on Arm mul, layers whose weights have zero points, and layers with a weight of -128
+// (xnnpack_impl.h).
 // Its float operators sum in an order of their own, not in octet's chain of multiply-adds.
 #include "octet/engine/registry.h"
 #include "octet/engine/xnnpack/xnnpack_impl.h"

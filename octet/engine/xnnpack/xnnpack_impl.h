@@ -35,9 +35,10 @@ Operator create(Create create_operator, Args... args) {
   return Operator(op);
 }
 
-// On Arm only its operators with a scale for each channel (qc8) come back to codes through float32,
-// as octet does, the others round a product of integers; and all its kernels add two products of
-// int8 in int16, which holds all pairs but that of -128 * -128 twice.
+// On Arm it gives octet's bits in its operators with a scale for each channel (qc8) and weights
+// other than -128, and not in others: random calls show which (tests/engine/xnnpack_test.cpp).
+// The likely reasons are requantization by products of integers, and two products of int8 that are
+// added in int16, which does not hold -128 * -128 twice.
 #if defined(__aarch64__)
 inline constexpr bool kOnArm = true;
 #else

@@ -125,8 +125,9 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
 // Two to a byte, the first in the low four bits; in int32_data as in raw_data.
 Tensor read_nibbles(const TensorProto& t, const Shape& shape, DType dtype,
                     const std::optional<std::string_view>& raw, const std::string& what) {
-  const int64_t n = numel(shape),
-                given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
+  const int64_t n = numel(shape);
+  OCTET_CHECK(n < int64_t{1} << 32, corrupt, "{}: {} elements of 4 bits", what, n);
+  const int64_t given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
   OCTET_CHECK(given == (n + 1) / 2, corrupt, "{}: {} bytes of data for {} elements of 4 bits", what,
               given, n);
   Tensor out = Tensor::empty(shape, dtype);

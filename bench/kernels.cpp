@@ -254,6 +254,40 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
 }
 
+// A 3x3 layer by Winograd's algorithm; operations are those of its matrix product, as in gemm's
+// rows.
+void winograd(benchmark::State& state, int64_t side, int64_t channels) {
+  const auto w = weights(9 * channels * channels, false);
+  const auto a = bytes(side * side * channels), pad = bytes(channels);
+  Aligned packed(table().winograd_packed_bytes(channels, channels)),
+      scratch(table().winograd_scratch_bytes(channels)),
+      c(static_cast<size_t>(side * side * channels));
+  table().winograd_pack(channels, channels, w.data(), 0, channels, packed.data());
+  const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
+  const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-4f);
+  std::vector<kernels::WinogradTile> tiles;
+  for (int32_t y = 0; y < side; y += 4)
+    for (int32_t x = 0; x < side; x += 4) tiles.push_back({0, y, x});
+  kernels::WinogradArgs g;
+  g.finish.shape.n = g.finish.ldc = g.channels = channels;
+  g.finish.c = c.data();
+  g.finish.bias = bias.data();
+  g.finish.multiplier = multiplier.data();
+  g.a = a.data();
+  g.h = g.w = g.oh = g.ow = side;
+  g.top = g.left = 1;
+  g.pad = pad.data();
+  g.weights = packed.data();
+  g.tiles = tiles.data();
+  Times ours, none;
+  const auto count = static_cast<int64_t>(tiles.size());
+  measure(
+      state, [&] { table().winograd(g, scratch.data(), 0, count, 0, channels); }, nullptr, ours,
+      none);
+  state.counters["Gop/s"] =
+      18.0 * static_cast<double>(side * side * channels * channels) / ours.median * 1e-9;
+}
+
 void pool(benchmark::State& state, bool max) {
   constexpr int64_t kSide = 112, kChannels = 64, kPixels = 56 * 56;
   const auto a = bytes(kSide * kSide * kChannels);
@@ -315,6 +349,11 @@ void add_others() {
     add(fmt::format("depthwise/3x3/{}x{}x{}{}", side, side, channels,
                     stride == 1 ? "" : "/stride2"),
         [side, channels, stride](benchmark::State& s) { depthwise(s, side, channels, stride); });
+  if (table().winograd)
+    for (const auto& [side, channels] : std::initializer_list<std::array<int64_t, 2>>{
+             {224, 16}, {112, 32}, {56, 64}, {28, 128}, {14, 256}, {7, 512}})
+      add(fmt::format("winograd/{}x{}/{}to{}", side, side, channels, channels),
+          [side, channels](benchmark::State& s) { winograd(s, side, channels); });
   add("max_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, true); });
   add("average_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, false); });
   add("average_pool/7x7x2048", global_average_pool);

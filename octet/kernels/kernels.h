@@ -118,6 +118,39 @@ struct DepthwiseArgs {
   int64_t slide = 0, width = 0;
 };
 
+// A 3x3 convolution with a stride of one pixel, whose results are made 4x4 at a time by Winograd's
+// F(4x4, 3x3): a quarter of the multiplications, of 16-bit numbers (Lavin and Gray, "Fast
+// Algorithms for Convolutional Neural Networks", 2015; winograd_impl.h has the exact form). The
+// sums of a channel,
+//  S = sum over taps and channels of (q_x - 128) * q_w, with codes q_x of 0..255,
+// must lie in -2^25 .. 2^25 - 1 for whatever codes of x; every S then comes out exact, and
+//  y = clamp(rne(f(f(S + bias[n]) * multiplier[n])) + zero_point, lo, hi).
+struct WinogradTile {
+  int32_t image, y, x;  // its first result; the others follow in steps of the dilation
+};
+struct WinogradArgs {
+  // shape.n, c, ldc (bytes from a pixel of y to the next), bias, multiplier, zero_point, lo, hi;
+  // nothing else is read
+  GemmArgs finish;
+  int64_t channels = 0;  // of x
+  const uint8_t* a = nullptr;
+  uint8_t flip = 0x80;        // 0: codes of x are signed, q_x - 128
+  int64_t h = 0, w = 0;       // of x
+  int64_t oh = 0, ow = 0;     // of y
+  int64_t top = 0, left = 0;  // padding
+  int64_t dilation_h = 1, dilation_w = 1;
+  const uint8_t* pad = nullptr;  // `channels` bytes, and slack, of x's zero point, as x's codes
+  const void* weights = nullptr;
+  const WinogradTile* tiles = nullptr;
+};
+
+// What Winograd's convolutions cost, in the time of one multiply-add of `gemm`: measured.
+struct WinogradCost {
+  double product = 0;      // a multiply-add of 16-bit numbers
+  double weight_byte = 0;  // to read a byte of transformed weights, which wait beyond L2
+  double x = 0, y = 0;     // to transform a tile of a channel of x, and of y, which leaves as codes
+};
+
 // C[m][n] = clamp(bias[n] + sum over t < taps, i < k of A(m, t)[i] * B[n][t][i]) in float32: one
 // chain of fused multiply-adds that begins with the bias, taps outside and k inside, each in order.
 // A result of -0 becomes 0; NaN passes the clamp. All tables give the same bits. Sizes, lda, ldc
@@ -322,6 +355,20 @@ struct KernelTable {
   void (*gemm_finish)(const GemmArgs&, const int32_t* sums, int64_t m0, int64_t m1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
+
+  // 3x3 convolutions by Winograd's algorithm, of tables that gain by it; others have null.
+  size_t (*winograd_packed_bytes)(int64_t channels, int64_t n) = nullptr;
+  // Output channels n0..n1 of n, whose weights are w[n1 - n0][9][channels]; n0 is a multiple of
+  // gemm_nr, and n1 too or it is n.
+  void (*winograd_pack)(int64_t channels, int64_t n, const int8_t* w, int64_t n0, int64_t n1,
+                        void* packed) = nullptr;
+  // Of one thread.
+  size_t (*winograd_scratch_bytes)(int64_t channels) = nullptr;
+  // Tiles t0..t1 and output channels n0..n1; n0 is a multiple of 2 * gemm_nr, and n1 too or it is
+  // n.
+  void (*winograd)(const WinogradArgs&, void* scratch, int64_t t0, int64_t t1, int64_t n0,
+                   int64_t n1) = nullptr;
+  WinogradCost winograd_cost;
 
   // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way
   // of b_zero_points.

@@ -17,6 +17,10 @@ struct Simd256 {
   using F = __m256;
   static constexpr int kLanes = 8;
   static constexpr int kBytes = 32;
+  // the same lanes for the compiler's operators; unsigned ones wrap
+  using Halves = int16_t __attribute__((vector_size(32)));
+  using Words = uint32_t __attribute__((vector_size(32)));
+  using SignedWords = int32_t __attribute__((vector_size(32)));
 
   static OCTET_INLINE I first(int64_t n) {
     return _mm256_cmpgt_epi32(set(static_cast<int32_t>(n)),
@@ -55,6 +59,12 @@ struct Simd256 {
   static OCTET_INLINE I load_codes(const void* p) {  // kLanes bytes
     const __m128i x = _mm_loadl_epi64(static_cast<const __m128i*>(p));
     return kSigned ? _mm256_cvtepi8_epi32(x) : _mm256_cvtepu8_epi32(x);
+  }
+  // 2 * kLanes bytes with `flip` xor-ed in, as signed numbers of 16 bits
+  static OCTET_INLINE __m128i set_half8(int x) { return _mm_set1_epi8(static_cast<char>(x)); }
+  static OCTET_INLINE I widen_half(const void* p, __m128i flip) {
+    const __m128i x = _mm_loadu_si128(static_cast<const __m128i*>(p));
+    return _mm256_cvtepi8_epi16(_mm_xor_si128(x, flip));
   }
   static OCTET_INLINE I broadcast128(const void* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));

@@ -22,6 +22,10 @@ struct Simd512 {
   using F = __m512;
   static constexpr int kLanes = 16;
   static constexpr int kBytes = 64;
+  // the same lanes for the compiler's operators; unsigned ones wrap
+  using Halves = int16_t __attribute__((vector_size(64)));
+  using Words = uint32_t __attribute__((vector_size(64)));
+  using SignedWords = int32_t __attribute__((vector_size(64)));
 
   static OCTET_INLINE __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
   static OCTET_INLINE __mmask64 first_bytes(int64_t n) {
@@ -54,6 +58,12 @@ struct Simd512 {
   static OCTET_INLINE I load_codes(const void* p) {  // kLanes bytes
     const __m128i x = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return kSigned ? _mm512_cvtepi8_epi32(x) : _mm512_cvtepu8_epi32(x);
+  }
+  // 2 * kLanes bytes with `flip` xor-ed in, as signed numbers of 16 bits
+  static OCTET_INLINE __m256i set_half8(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  static OCTET_INLINE I widen_half(const void* p, __m256i flip) {
+    const __m256i x = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+    return _mm512_cvtepi8_epi16(_mm256_xor_si256(x, flip));
   }
   static OCTET_INLINE I broadcast128(const void* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));

@@ -16,6 +16,7 @@
 #include "octet/kernels/pool_impl.h"
 #include "octet/kernels/resize_impl.h"
 #include "octet/kernels/weight_only_impl.h"
+#include "octet/kernels/winograd_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -91,6 +92,17 @@ constexpr KernelTable make_table(Isa isa) {
       .min_max = Elementwise<V>::min_max,
       .histogram = Histograms<V>::run,
   };
+}
+
+// The same with Winograd's convolutions; `Dot16` multiplies numbers of 16 bits.
+template <typename Dot16>
+constexpr KernelTable with_winograd(KernelTable table, const WinogradCost& cost) {
+  table.winograd_packed_bytes = Winograd<Dot16>::packed_bytes;
+  table.winograd_pack = Winograd<Dot16>::pack;
+  table.winograd_scratch_bytes = Winograd<Dot16>::scratch_bytes;
+  table.winograd = Winograd<Dot16>::run;
+  table.winograd_cost = cost;
+  return table;
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
 #include "octet/engine/engine.h"
+#include "octet/kernels/kernels.h"
 #include "octet/ops/op.h"
 #include "tests/engine/bits.h"
 #include "tests/engine/defaults.h"
@@ -305,6 +306,28 @@ TEST(Exactness, Conv2dOfFewChannels) {
         {g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
     return Case{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
   });
+}
+
+// Large enough for Winograd's algorithm, where the instruction set has it.
+TEST(Exactness, Conv2dOf3x3) {
+  struct Watch : KernelWatch {
+    int winograd = 0;
+    void ran(const Kernel& kernel) override {
+      winograd += kernel.name().find("winograd") != std::string::npos;
+    }
+  } watch;
+  expect_exact(60, [](Generator& g) {
+    const int64_t c = g.integer(16, 50), oc = g.integer(16, 70), dilation = g.integer(1, 3);
+    std::vector<int64_t> pad;
+    for (int side = 0; side < 4; ++side) pad.push_back(g.integer(0, 2 * dilation));
+    const Tensor x = g.activation(
+        {g.integer(1, 2), c, g.integer(2 * dilation + 1, 16), g.integer(2 * dilation + 1, 16)});
+    const Attrs attrs{{"padding", pad},
+                      {"dilation", std::vector<int64_t>{dilation, dilation}},
+                      {"activation", g.activation_name()}};
+    return Case{"conv2d", {x, g.weight({oc, c, 3, 3}), g.bias(oc)}, attrs, g.result()};
+  });
+  EXPECT_EQ(watch.winograd > 0, kernels::table(supported_isas().back()).winograd != nullptr);
 }
 
 TEST(Exactness, GroupedConv2d) {

@@ -96,6 +96,12 @@ class Guarded {
     std::memcpy(data() + i * sizeof(T), &value, sizeof(T));
   }
   bool operator==(const Guarded&) const = default;
+  // Nothing was written outside the area.
+  bool walls_stand() const {
+    const auto is_wall = [](uint8_t x) { return x == 0xa5; };
+    return std::all_of(bytes_.begin(), bytes_.begin() + kWall, is_wall) &&
+           std::all_of(bytes_.end() - kWall, bytes_.end(), is_wall);
+  }
   // "byte 12 is 3, expected 4", for failures.
   std::string difference(const Guarded& expected) const {
     for (size_t i = 0; i < bytes_.size(); ++i)

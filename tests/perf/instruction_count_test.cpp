@@ -131,6 +131,33 @@ class Kernels {
     g.pad = pad.data();
     return product(g, {kChannels, kChannels, 9}, a, kind, kPixels);
   }
+  // The same by Winograd's algorithm, of the upper left quarter.
+  int64_t winograd() {
+    constexpr int kChannels = 32;
+    const auto w = weights(Weights::normal, size_t{9} * kChannels * kChannels);
+    const auto a = bytes(image(kChannels)), pad = bytes(kChannels);
+    const std::vector<int32_t> bias(kChannels, 1);
+    const std::vector<float> multiplier(kChannels, 1e-4f);
+    std::vector<uint8_t> packed = bytes(table_.winograd_packed_bytes(kChannels, kChannels)),
+                         scratch = bytes(table_.winograd_scratch_bytes(kChannels)),
+                         y = bytes(image(kChannels));
+    table_.winograd_pack(kChannels, kChannels, w.data(), 0, kChannels, packed.data());
+    const kernels::WinogradTile tiles[] = {{0, 0, 0}, {0, 0, 4}, {0, 4, 0}, {0, 4, 4}};
+    kernels::WinogradArgs g;
+    g.finish.shape.n = kChannels;
+    g.finish.c = y.data();
+    g.finish.ldc = kChannels;
+    g.finish.bias = bias.data();
+    g.finish.multiplier = multiplier.data();
+    g.channels = kChannels;
+    g.a = a.data();
+    g.h = g.w = g.oh = g.ow = kSide;
+    g.top = g.left = 1;
+    g.pad = pad.data();
+    g.weights = packed.data();
+    g.tiles = tiles;
+    return instructions_of([&] { table_.winograd(g, scratch.data(), 0, 4, 0, kChannels); });
+  }
   // A dynamic linear layer of one row.
   int64_t row(Weights kind) {
     kernels::GemmArgs g;
@@ -265,6 +292,7 @@ class Kernels {
 std::map<std::string, int64_t> counts(Isa isa) {
   Kernels k(isa);
   std::map<std::string, int64_t> result = {{"gemm", k.convolution(Weights::small)},
+                                           {"winograd", k.winograd()},
                                            {"gemv", k.row(Weights::small)},
                                            {"gemv_4_bits", k.row_of_4_bits()},
                                            {"float_gemm", k.float_convolution()},

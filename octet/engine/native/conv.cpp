@@ -6,6 +6,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/engine/native/image_impl.h"
 #include "octet/engine/native/matrix_impl.h"
+#include "octet/engine/native/winograd_impl.h"
 
 namespace octet::native {
 namespace {
@@ -162,9 +163,16 @@ class ConvKernel final : public Kernel {
         warnings_(weights.warnings),
         packed_(weights, WeightRows(weights, conv_gemm_shape(weights, spec), transposed_),
                 gemm_shape(weights, spec), spec.attrs.get_int("groups")) {
-    if (joined_) rows_of_ = engine_detail::conv_window(spec);
+    if (joined_)
+      rows_of_ = engine_detail::conv_window(spec);
+    else
+      winograd_ = make_winograd(spec, weights, packed_);
+    // Then all its plans are Winograd's: more images gain no less.
+    const auto known = [&](const TensorType& t) { return t.dims[2].known() && t.dims[3].known(); };
+    if (winograd_ && known(spec.inputs[0]) && known(spec.outputs[0])) packed_.packed = Buffer();
   }
   std::string name() const override {
+    if (winograd_) return fmt::format("{} winograd 4x4 {}", op_, to_string(packed_.table->isa));
     return fmt::format("{} {} {}x{} {}", op_,
                        window_.is_pointwise() ? "gemm"
                        : joined_              ? "row gemm"
@@ -178,12 +186,18 @@ class ConvKernel final : public Kernel {
     return i == 0 ? Layout::channels_last : Layout::row_major;
   }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
-  size_t packed_bytes() const override { return packed_.packed.bytes(); }
-  KernelDescription description() const override { return packed_.requantizing(); }
+  size_t packed_bytes() const override {
+    return packed_.packed.bytes() + (winograd_ ? winograd_->packed_bytes() : 0);
+  }
+  KernelDescription description() const override {
+    return winograd_ ? winograd_->description() : packed_.requantizing();
+  }
   std::vector<std::string> warnings() const override { return warnings_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
     if (joined_) return std::make_unique<ConvPlan>(packed_, rows_of_, conv_shape(in, out));
+    if (winograd_ && (packed_.packed.bytes() == 0 || winograd_->worthwhile(conv_shape(in, out))))
+      return winograd_->plan(conv_shape(in, out));
     return std::make_unique<ConvPlan>(
         packed_, conv_offsets(window_, transposed_, in[0], out[0]), conv_shape(in, out),
         engine_detail::pixel_groups(window_, transposed_, engine_detail::with_3_spatial(in[0]),
@@ -204,6 +218,8 @@ class ConvKernel final : public Kernel {
   Window rows_of_;  // if joined
   std::vector<std::string> warnings_;
   PackedWeights packed_;
+  // Null: none. Where the sizes of images are known, packed_ has no matrices beside it.
+  std::unique_ptr<const Winograd> winograd_;
 };
 
 // -- depthwise ------------------------------------------------------------------------------------

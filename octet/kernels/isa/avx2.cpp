@@ -114,6 +114,29 @@ struct MaddNibbles {
   }
 };
 
+// acc[lane] += sum over i < 2 of x[lane][i] * w[lane][i], of 16 bits.
+struct MaddWords : NoHeader {
+  using V = Simd256;
+  // 12 accumulators, 2 vectors of weights, 1 of activations, 1 product: all registers
+  static constexpr int kRows = 6;
+  static constexpr int kHalves = 1;
+  static constexpr int kVectorBytes = 32;
+  static constexpr bool kManyRegisters = false;
+
+  template <int>
+  static OCTET_INLINE __m256i half(__m256i x) {
+    return x;
+  }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
+    asm("" : "+x"(acc));
+    return acc;
+  }
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    __builtin_memcpy(vector + 4 * lane, quad, 4);
+  }
+};
+
 template <int kN>
 struct Excess<MaddPairs, kN> : ExcessLists<MaddPairs, kN> {
   using ExcessLists<MaddPairs, kN>::ExcessLists;
@@ -125,7 +148,8 @@ struct Excess<MaddSigned, kN> : SignedSums<MaddSigned, kN> {
 
 }  // namespace
 
-constinit const KernelTable avx2_table =
-    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, MaddSigned, Madd>>(Isa::avx2);
+constinit const KernelTable avx2_table = with_winograd<MaddWords>(
+    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, MaddSigned, Madd>>(Isa::avx2),
+    {.product = 1.7, .weight_byte = 3.7, .x = 180, .y = 350});
 
 }  // namespace octet::kernels

@@ -59,8 +59,17 @@ struct Vnni256 {
   }
 };
 
+// acc[lane] += sum over i < 2 of x[lane][i] * w[lane][i], of 16 bits: vpdpwssd.
+struct Vnni512Words : Vnni512 {
+  static OCTET_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w) {
+    return _mm512_dpwssd_epi32(acc, x, w);
+  }
+};
+
 }  // namespace
 
-constinit const KernelTable avx512vnni_table = make_table<Vnni512, Vnni256>(Isa::avx512vnni);
+constinit const KernelTable avx512vnni_table =
+    with_winograd<Vnni512Words>(make_table<Vnni512, Vnni256>(Isa::avx512vnni),
+                                {.product = 2.2, .weight_byte = 8, .x = 300, .y = 550});
 
 }  // namespace octet::kernels

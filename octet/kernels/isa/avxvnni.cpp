@@ -31,8 +31,17 @@ struct AvxVnni : NoHeader {
   }
 };
 
+// acc[lane] += sum over i < 2 of x[lane][i] * w[lane][i], of 16 bits: vpdpwssd.
+struct AvxVnniWords : AvxVnni {
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    return _mm256_dpwssd_avx_epi32(acc, x, w);
+  }
+};
+
 }  // namespace
 
-constinit const KernelTable avxvnni_table = make_table<AvxVnni, AvxVnni>(Isa::avxvnni);
+constinit const KernelTable avxvnni_table =
+    with_winograd<AvxVnniWords>(make_table<AvxVnni, AvxVnni>(Isa::avxvnni),
+                                {.product = 2.2, .weight_byte = 8, .x = 600, .y = 1100});
 
 }  // namespace octet::kernels

@@ -1,0 +1,195 @@
+#include "octet/engine/native/winograd_impl.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+namespace octet::native {
+namespace {
+
+using engine_detail::IntegerWeights;
+using engine_detail::WeightCodes;
+
+constexpr int64_t kSide = 4;  // results of a tile in each direction
+
+// Where tiles begin along one dimension of y. Results that lie `dilation` apart share elements of x
+// and make tiles together; those between them make others.
+std::vector<int32_t> tile_starts(int64_t size, int64_t dilation) {
+  std::vector<int32_t> starts;
+  for (int64_t phase = 0; phase < dilation; ++phase)
+    for (int64_t at = phase; at < size; at += kSide * dilation)
+      starts.push_back(static_cast<int32_t>(at));
+  return starts;
+}
+
+// All sums of (q_x - 128) * q_w are within -2^25 .. 2^25 - 1.
+bool sums_fit(const WeightCodes& weights) {
+  const int64_t length = weights.count() / weights.out_channels;
+  for (int64_t n = 0; n < weights.out_channels; ++n) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < length; ++i) sum += std::abs(weights.codes[n * length + i]);
+    if (sum * 128 >= int64_t{1} << 25) return false;
+  }
+  return true;
+}
+
+struct WinogradWeights {
+  const PackedWeights& packed;  // beside them
+  Window window;
+  Buffer weights;
+  std::vector<int32_t> bias;  // of sums of codes less 128
+
+  // Empty weights.
+  WinogradWeights(const PackedWeights& beside, const Window& w) : packed(beside), window(w) {}
+
+  void pack(const IntegerWeights& from) {
+    const kernels::KernelTable& table = *packed.table;
+    const int64_t n = packed.shape.n, k = packed.shape.k,
+                  panels = (n + table.gemm_nr - 1) / table.gemm_nr;
+    weights = allocate_lasting(table.winograd_packed_bytes(k, n));
+    const WeightRows rows(from, packed.shape, false);
+    parallel_ranges(panels, (1 << 16) / (k * table.gemm_nr) + 1, [&](int64_t p0, int64_t p1) {
+      std::vector<int8_t> room;
+      for (int64_t p = p0; p < p1; ++p) {
+        const int64_t n0 = p * table.gemm_nr, n1 = std::min(n, n0 + table.gemm_nr);
+        table.winograd_pack(k, n, rows.get(table, n0, n1, room), n0, n1, weights.data());
+      }
+    });
+    for (int64_t i = 0; i < n; ++i)
+      bias.push_back(static_cast<int32_t>(packed.bias[i] + 128 * int64_t{packed.weight_sums[i]}));
+  }
+};
+
+class WinogradPlan final : public KernelPlan {
+ public:
+  WinogradPlan(const WinogradWeights& w, const ConvShape& s) : w_(w), s_(s) {
+    const Window& v = w.window;
+    const std::vector<int32_t> ys = tile_starts(s.oh, v.dh), xs = tile_starts(s.ow, v.dw);
+    for (int64_t image = 0; image < s.images; ++image)
+      for (const int32_t y : ys)
+        for (const int32_t x : xs) tiles_.push_back({static_cast<int32_t>(image), y, x});
+    pad_ = Buffer::allocate(s.c);
+    std::memset(pad_.data(), w.packed.x_zero_point ^ (w.packed.flip_x ? 0x80 : 0), s.c);
+    scratch_ = (w.packed.table->winograd_scratch_bytes(s.c) + 63) / 64 * 64;
+    divide();
+  }
+  size_t scratch_bytes() const override { return scratch_ * t_parts_ * n_parts_; }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
+    kernels::WinogradArgs a;
+    a.finish = w_.packed.arguments(0);
+    a.finish.bias = w_.bias.data();
+    a.finish.c = outputs[0];
+    a.finish.ldc = s_.oc;
+    a.channels = s_.c;
+    a.a = static_cast<const uint8_t*>(inputs[0]);
+    a.flip = w_.packed.flip_x ? 0 : 0x80;
+    a.h = s_.h, a.w = s_.w, a.oh = s_.oh, a.ow = s_.ow;
+    a.top = w_.window.ph, a.left = w_.window.pw;
+    a.dilation_h = w_.window.dh, a.dilation_w = w_.window.dw;
+    a.pad = reinterpret_cast<const uint8_t*>(pad_.data());
+    a.weights = w_.weights.data();
+    a.tiles = tiles_.data();
+    const auto& table = *w_.packed.table;
+    const int64_t columns = 2 * table.gemm_nr, all = (s_.oc + columns - 1) / columns;
+    parallel_for(t_parts_ * n_parts_, [&](int64_t part) {
+      const int64_t i = part / n_parts_, j = part % n_parts_;
+      table.winograd(a, static_cast<char*>(scratch) + part * scratch_,
+                     std::ssize(tiles_) * i / t_parts_, std::ssize(tiles_) * (i + 1) / t_parts_,
+                     all * j / n_parts_ * columns,
+                     std::min(s_.oc, all * (j + 1) / n_parts_ * columns));
+    });
+  }
+
+ private:
+  // A part for each thread, which has scratch memory of its own: by tiles, or by channels where
+  // there are few tiles, for each part by tiles reads all weights, and each by channels transforms
+  // all of x.
+  void divide() {
+    constexpr int64_t kTilesThatHideWeights = 24;
+    const kernels::GemmShape& shape = w_.packed.shape;
+    const int64_t tiles = std::ssize(tiles_), columns = 2 * w_.packed.table->gemm_nr,
+                  all_columns = (shape.n + columns - 1) / columns;
+    const int64_t parts = std::clamp<int64_t>(
+        worthwhile_tasks(tiles * kSide * kSide, shape.n * shape.k * shape.taps), 1, num_threads());
+    t_parts_ = std::clamp<int64_t>(tiles / kTilesThatHideWeights, 1, parts);
+    n_parts_ = std::min(parts / t_parts_, all_columns);
+    t_parts_ = std::max<int64_t>(1, std::min(parts / n_parts_, tiles));
+  }
+
+  const WinogradWeights& w_;
+  ConvShape s_;
+  std::vector<kernels::WinogradTile> tiles_;
+  Buffer pad_;
+  int64_t t_parts_ = 1, n_parts_ = 1;
+  size_t scratch_ = 0;  // of a part
+};
+
+// One image of the sizes that are known; others are large.
+ConvShape expected_shape(const OpSpec& spec) {
+  constexpr int64_t kLarge = 1024;
+  const auto dims = [](const TensorType& t) {
+    Shape shape{1};
+    for (size_t i = 1; i < t.dims.size(); ++i)
+      shape.push_back(t.dims[i].known() ? t.dims[i].size() : kLarge);
+    return shape;
+  };
+  return conv_shape({dims(spec.inputs[0])}, {dims(spec.outputs[0])});
+}
+
+class WinogradConvolution final : public Winograd {
+ public:
+  WinogradConvolution(const PackedWeights& packed, const Window& window) : w_(packed, window) {}
+  void pack(const IntegerWeights& weights) { w_.pack(weights); }
+
+  // In multiply-adds of the matrix product that would do the same.
+  bool worthwhile(const ConvShape& s) const override {
+    // What is expected to take this part of the product's time is worth its weights' memory.
+    constexpr double kGain = 0.85;
+    constexpr double kPlanes = 36;  // matrices of transformed weights, of 16 bits
+    const kernels::WinogradCost& cost = w_.packed.table->winograd_cost;
+    const auto count = [](int64_t size, int64_t dilation) {
+      return static_cast<double>(tile_starts(size, dilation).size());
+    };
+    const auto c = static_cast<double>(s.c), oc = static_cast<double>(s.oc),
+               images = static_cast<double>(s.images);
+    const double tiles = images * count(s.oh, w_.window.dh) * count(s.ow, w_.window.dw),
+                 products = kPlanes * c * oc * std::max(tiles * cost.product, 2 * cost.weight_byte),
+                 transforms = tiles * (cost.x * c + cost.y * oc),
+                 direct = 9 * c * oc * images * static_cast<double>(s.pixels());
+    return products + transforms < kGain * direct;
+  }
+  std::unique_ptr<KernelPlan> plan(const ConvShape& s) const override {
+    return std::make_unique<WinogradPlan>(w_, s);
+  }
+  size_t packed_bytes() const override { return w_.weights.bytes(); }
+  KernelDescription description() const override {
+    KernelDescription d = w_.packed.requantizing();
+    d.loop = fmt::format("winograd_s16s16_{} 4x4", to_string(w_.packed.table->isa));
+    d.weight_bits = 16;
+    return d;
+  }
+
+ private:
+  WinogradWeights w_;
+};
+
+}  // namespace
+
+std::unique_ptr<const Winograd> make_winograd(const OpSpec& spec, const IntegerWeights& weights,
+                                              const PackedWeights& packed) {
+  if (!packed.table->winograd || spec.transposed || packed.groups != 1 || weights.any_zero_point ||
+      packed.wide.channels() != 0 || spec.inputs[1].dim() != 4)
+    return nullptr;
+  const Window window = engine_detail::conv_window(spec);
+  if (window.kh != 3 || window.kw != 3 || window.sh != 1 || window.sw != 1 || !sums_fit(weights))
+    return nullptr;
+  auto w = std::make_unique<WinogradConvolution>(packed, window);
+  if (!w->worthwhile(expected_shape(spec))) return nullptr;
+  w->pack(weights);
+  return w;
+}
+
+}  // namespace octet::native

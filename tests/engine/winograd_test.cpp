@@ -1,0 +1,125 @@
+// When quantized 3x3 convolutions go by Winograd's algorithm. That they are exact then is shown by
+// exactness_test.cpp.
+#include <gtest/gtest.h>
+
+#include "octet/engine/engine.h"
+#include "octet/kernels/kernels.h"
+#include "octet/ops/op.h"
+#include "tests/engine/defaults.h"
+
+namespace octet {
+namespace {
+
+struct Conv {
+  int64_t c = 64, oc = 64, side = 56, stride = 1, groups = 1;
+  int code = 3;  // of all weights
+  int64_t weight_zero_point = 0;
+  bool known_size = true;
+};
+
+std::unique_ptr<Kernel> kernel_of(const Conv& v) {
+  const auto codes = [](int64_t zero_point, DType dtype) {
+    return Quantizer::per_tensor(0.05, zero_point, dtype);
+  };
+  Tensor w = Tensor::empty({v.oc, v.c / v.groups, 3, 3}, DType::qint8,
+                           codes(v.weight_zero_point, DType::qint8));
+  std::fill_n(w.data<int8_t>(), w.numel(), static_cast<int8_t>(v.code));
+  const auto dims = [&](int64_t channels, int64_t side) {
+    const std::string n = "N", h = "H", w = "W";
+    return v.known_size ? std::vector<Dim>{n, channels, side, side}
+                        : std::vector<Dim>{n, channels, h, w};
+  };
+  const ops::Op& op = ops::get("conv2d");
+  const Attrs given{{"padding", std::vector<int64_t>{1, 1, 1, 1}},
+                    {"stride", std::vector<int64_t>{v.stride, v.stride}},
+                    {"groups", v.groups}};
+  return make_kernel(
+      ops::make_spec(op, op.complete(given),
+                     {TensorType(DType::quint8, dims(v.c, v.side), codes(7, DType::quint8)),
+                      w.type(), std::nullopt},
+                     {Tensor(), w, Tensor()},
+                     {TensorType(DType::quint8, dims(v.oc, (v.side + v.stride - 1) / v.stride),
+                                 codes(100, DType::quint8))},
+                     "conv"));
+}
+
+bool is_winograd(const Conv& v) {
+  const auto kernel = kernel_of(v);
+  const bool by_name = kernel->name().find("winograd") != std::string::npos;
+  EXPECT_EQ(kernel->description().loop.find("winograd") != std::string::npos, by_name);
+  return by_name;
+}
+
+class Winograd : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!kernels::table().winograd) GTEST_SKIP() << to_string(current_isa()) << " has none";
+  }
+};
+
+}  // namespace
+
+TEST_F(Winograd, LargeImagesOfManyChannelsTakeIt) {
+  EXPECT_TRUE(is_winograd({}));
+  EXPECT_TRUE(is_winograd({.c = 128, .oc = 128, .side = 28}));
+  EXPECT_TRUE(is_winograd({.known_size = false}));
+}
+
+TEST_F(Winograd, FewChannelsAndTinyImagesDoNot) {
+  EXPECT_FALSE(is_winograd({.c = 3}));
+  EXPECT_FALSE(is_winograd({.c = 8, .oc = 8}));
+  EXPECT_FALSE(is_winograd({.c = 512, .oc = 512, .side = 3}));
+}
+
+TEST_F(Winograd, OtherConvolutionsDoNot) {
+  EXPECT_FALSE(is_winograd({.stride = 2}));
+  EXPECT_FALSE(is_winograd({.groups = 2}));
+  EXPECT_FALSE(is_winograd({.weight_zero_point = 1}));
+}
+
+// The sum of 9 * 128 weights of 127 times 128 is below 2^25, of 9 * 256 it is not.
+TEST_F(Winograd, SumsThatItsExactFormCannotHoldDoNot) {
+  EXPECT_TRUE(is_winograd({.c = 128, .code = 127}));
+  EXPECT_FALSE(is_winograd({.c = 256, .code = 127}));
+  EXPECT_TRUE(is_winograd({.c = 256, .code = 100}));
+  EXPECT_FALSE(is_winograd({.c = 256, .code = -128}));
+}
+
+TEST_F(Winograd, MatricesOfTheProductStayWhereImagesMayBeSmall) {
+  const auto known = kernel_of({}), unknown = kernel_of({.known_size = false});
+  const size_t winograd = kernels::table().winograd_packed_bytes(64, 64);
+  EXPECT_EQ(known->packed_bytes(), winograd);
+  EXPECT_GE(unknown->packed_bytes(), winograd + 64 * 64 * 9);
+}
+
+// One kernel for all sizes: large images by Winograd's algorithm, small ones by a matrix product.
+TEST_F(Winograd, ImagesOfEverySizeAreExactWithOneKernel) {
+  testing::Defaults defaults;
+  const auto kernel = kernel_of({.c = 16, .oc = 32, .known_size = false});
+  for (const int64_t side : {1, 2, 3, 4, 5, 9, 17, 40}) {
+    for (const int threads : {1, 3}) {
+      set_num_threads(threads);
+      const Shape in{2, 16, side, side}, out{2, 32, side, side};
+      const Tensor x = quantize_per_tensor(Tensor::rand(in, 5, -1, 10), 0.05, 7, DType::quint8)
+                           .contiguous(MemoryFormat::channels_last);
+      Tensor w =
+          Tensor::empty({32, 16, 3, 3}, DType::qint8, Quantizer::per_tensor(0.05, 0, DType::qint8));
+      std::fill_n(w.data<int8_t>(), w.numel(), int8_t{3});
+      const auto plan = kernel->plan({in, w.shape(), {}}, {out});
+      Tensor y = Tensor::empty(out, DType::quint8, Quantizer::per_tensor(0.05, 100, DType::quint8),
+                               MemoryFormat::channels_last);
+      Buffer scratch = Buffer::allocate(plan->scratch_bytes());
+      const void* inputs[] = {x.raw_data(), nullptr, nullptr};
+      void* outputs[] = {y.raw_data()};
+      plan->run(inputs, outputs, scratch.data());
+      set_engine("reference");
+      const Tensor expected =
+          ops::call("conv2d", {x, w, Tensor()}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}},
+                    ops::QType{DType::quint8, Quantizer::per_tensor(0.05, 100, DType::quint8)});
+      set_engine("native");
+      EXPECT_TRUE(equal(y, expected)) << side << ", " << threads << " threads";
+    }
+  }
+}
+
+}  // namespace octet

@@ -1,0 +1,196 @@
+#include "tests/kernels/kernel_test_util.h"
+
+namespace octet::kernels {
+namespace {
+
+// One 3x3 convolution with all its operands, and what should come out.
+struct Convolution {
+  int64_t images = 1;
+  WinogradArgs args;
+  std::vector<uint8_t> x, pad;
+  std::vector<int8_t> w;  // [n][9][channels]
+  std::vector<int32_t> bias;
+  std::vector<float> multiplier;
+  std::vector<WinogradTile> tiles;
+  Guarded expected{0};
+
+  Convolution(Random& random, int64_t channels, int64_t n, int64_t h, int64_t width,
+              int64_t dilation_h = 1, int64_t dilation_w = 1) {
+    images = random.integer(1, 2);
+    args.channels = channels;
+    args.h = h, args.w = width;
+    args.dilation_h = dilation_h, args.dilation_w = dilation_w;
+    args.top = random.integer(0, 3), args.left = random.integer(0, 3);
+    args.oh = std::max<int64_t>(1, h + args.top + random.integer(0, 3) - 2 * dilation_h);
+    args.ow = std::max<int64_t>(1, width + args.left + random.integer(0, 3) - 2 * dilation_w);
+    args.flip = random.chance(0.7) ? 0x80 : 0;
+    x = with_slack(random.bytes(static_cast<size_t>(images * h * width * channels)), random);
+    pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(channels),
+                                          static_cast<uint8_t>(random.integer(0, 255))),
+                     random);
+    w = random.weights(static_cast<size_t>(n * 9 * channels));
+    for (int64_t i = 0; i < n; ++i) {
+      bias.push_back(static_cast<int32_t>(random.integer(-50000, 50000)));
+      multiplier.push_back(random.magnitude(1e-5f, 1e-2f));
+    }
+    for (int64_t image = 0; image < images; ++image)
+      for (const int64_t y : starts(args.oh, dilation_h))
+        for (const int64_t at : starts(args.ow, dilation_w))
+          tiles.push_back(
+              {static_cast<int32_t>(image), static_cast<int32_t>(y), static_cast<int32_t>(at)});
+    const Range y = random_range(random, random.chance(0.4));
+    args.finish.shape.n = n;
+    args.finish.zero_point = y.zero_point, args.finish.lo = y.lo, args.finish.hi = y.hi;
+    args.finish.ldc = n + random.integer(0, 5);
+    args.finish.bias = bias.data();
+    args.finish.multiplier = multiplier.data();
+    args.a = x.data();
+    args.pad = pad.data();
+    args.tiles = tiles.data();
+  }
+
+  static std::vector<int64_t> starts(int64_t size, int64_t dilation) {
+    std::vector<int64_t> result;
+    for (int64_t i = 0; i < size; ++i)
+      if (i / dilation % 4 == 0) result.push_back(i);
+    return result;
+  }
+  size_t output_bytes() const {
+    return static_cast<size_t>(images * args.oh * args.ow * args.finish.ldc);
+  }
+
+  void compute_expected() {
+    expected = Guarded(output_bytes());
+    for (int64_t p = 0; p < images * args.oh * args.ow; ++p)
+      for (int64_t n = 0; n < args.finish.shape.n; ++n) {
+        int64_t acc = bias[static_cast<size_t>(n)];
+        for (int64_t t = 0; t < 9; ++t) {
+          const int64_t row = p / args.ow % args.oh - args.top + t / 3 * args.dilation_h,
+                        column = p % args.ow - args.left + t % 3 * args.dilation_w,
+                        image = p / args.ow / args.oh;
+          const bool inside = row >= 0 && row < args.h && column >= 0 && column < args.w;
+          const uint8_t* from =
+              inside ? &x[static_cast<size_t>(((image * args.h + row) * args.w + column) *
+                                              args.channels)]
+                     : pad.data();
+          for (int64_t c = 0; c < args.channels; ++c)
+            acc += static_cast<int8_t>(from[c] ^ args.flip) *
+                   w[static_cast<size_t>((n * 9 + t) * args.channels + c)];
+        }
+        const float v =
+            static_cast<float>(static_cast<int32_t>(acc)) * multiplier[static_cast<size_t>(n)];
+        expected.put(static_cast<size_t>(p * args.finish.ldc + n),
+                     reference_code(v, args.finish.zero_point, args.finish.lo, args.finish.hi));
+      }
+  }
+
+  // In ranges of `step` tiles (0: all at once) and of `columns` times 2 * gemm_nr channels, the
+  // weights packed a panel at a time.
+  Guarded run(const KernelTable& kernels, int64_t step = 0, int64_t columns = 100) {
+    const int64_t n = args.finish.shape.n;
+    Guarded packed(kernels.winograd_packed_bytes(args.channels, n)), y(output_bytes()),
+        scratch(kernels.winograd_scratch_bytes(args.channels));
+    for (int64_t n0 = 0; n0 < n; n0 += kernels.gemm_nr)
+      kernels.winograd_pack(args.channels, n, &w[static_cast<size_t>(n0 * 9 * args.channels)], n0,
+                            std::min(n, n0 + kernels.gemm_nr), packed.data());
+    WinogradArgs a = args;
+    a.weights = packed.data();
+    a.finish.c = y.data();
+    const auto all = static_cast<int64_t>(tiles.size());
+    if (step == 0) step = all;
+    columns *= 2 * kernels.gemm_nr;
+    for (int64_t t = 0; t < all; t += step)
+      for (int64_t n0 = 0; n0 < n; n0 += columns)
+        kernels.winograd(a, scratch.data(), t, std::min(all, t + step), n0,
+                         std::min(n, n0 + columns));
+    EXPECT_TRUE(scratch.walls_stand()) << describe();
+    EXPECT_TRUE(packed.walls_stand()) << describe();
+    return y;
+  }
+
+  std::string describe() const {
+    return std::to_string(args.channels) + " to " + std::to_string(args.finish.shape.n) +
+           " channels, " + std::to_string(args.h) + "x" + std::to_string(args.w) + ", dilation " +
+           std::to_string(args.dilation_h) + "x" + std::to_string(args.dilation_w);
+  }
+};
+
+class WinogradTest : public EveryIsa {
+ protected:
+  void SetUp() override {
+    EveryIsa::SetUp();
+    if (!IsSkipped() && !kernels().winograd)
+      GTEST_SKIP() << to_string(GetParam()) << " has no such kernel";
+  }
+};
+
+TEST_P(WinogradTest, RandomShapesAreExactAndWriteNothingElse) {
+  Random random(1);
+  for (int i = 0; i < 150; ++i) {
+    Convolution conv(random, random.integer(1, 90), random.integer(1, 90), random.integer(1, 15),
+                     random.integer(1, 15), random.integer(1, 3), random.integer(1, 3));
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe();
+  }
+}
+
+TEST_P(WinogradTest, EveryChannelCountAroundTheVectorsIsExact) {
+  Random random(2);
+  for (int64_t c = 1; c <= 70; ++c) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>(c, 3), {3, c}}) {
+      Convolution conv(random, in, out, 7, 6);
+      conv.compute_expected();
+      const Guarded y = conv.run(kernels());
+      ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+    }
+  }
+}
+
+TEST_P(WinogradTest, AnySplitGivesTheSameBytes) {
+  Random random(3);
+  Convolution conv(random, 20, 150, 21, 19);
+  conv.compute_expected();
+  for (const int64_t step : {1, 5, 7, 40})
+    for (const int64_t columns : {1, 2}) {
+      const Guarded y = conv.run(kernels(), step, columns);
+      ASSERT_SAME_BYTES(y, conv.expected) << step << " tiles, " << columns << " columns";
+    }
+}
+
+// What is largest in each step: transformed codes and weights of 16 bits, sums of almost 2^25.
+TEST_P(WinogradTest, TheLargestCodesWeightsAndSumsAreExact) {
+  Random random(4);
+  constexpr int64_t kChannels = 227;  // 9 * 227 * 128 * 128 = 2^25 - 81,920
+  for (int signs = 0; signs < 32; ++signs) {
+    Convolution conv(random, kChannels, 5, 8, 8);
+    const auto sign = [&](int64_t y, int64_t x) {
+      return signs == 0 ? 0 : signs == 1 ? (y + x) % 2 : static_cast<int64_t>(random.chance(0.5));
+    };
+    // The same pattern in all channels, so that nothing cancels.
+    for (int64_t p = 0; p < conv.images * 64; ++p)
+      std::fill_n(conv.x.begin() + p * kChannels, kChannels,
+                  static_cast<uint8_t>(sign(p / 8, p % 8) ? 255 : 0));
+    for (int64_t t = 0; t < 5 * 9; ++t)
+      std::fill_n(conv.w.begin() + t * kChannels, kChannels,
+                  static_cast<int8_t>(sign(t / 3, t % 3) ? 127 : -128));
+    conv.args.flip = 0x80;
+    // The upper bits of the sums; then the last ones, where the bias brings sums into the range.
+    std::fill(conv.multiplier.begin(), conv.multiplier.end(), 0x1p-18f);
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << "pattern " << signs;
+    std::fill(conv.multiplier.begin(), conv.multiplier.end(), 1.0f);
+    for (const int32_t sum : {9 * 227 * 128 * 128, -9 * 227 * 128 * 127, 0}) {
+      std::fill(conv.bias.begin(), conv.bias.end(), -sum);
+      conv.compute_expected();
+      const Guarded exact = conv.run(kernels());
+      ASSERT_SAME_BYTES(exact, conv.expected) << "pattern " << signs << ", sums around " << sum;
+    }
+  }
+}
+
+OCTET_FOR_EVERY_ISA(WinogradTest);
+
+}  // namespace
+}  // namespace octet::kernels

@@ -44,7 +44,9 @@ std::string dims_of(const TensorType& t) {
 Layer layer_of(const graph::Graph& g, const graph::Node& node) {
   const TensorType& y = g.type(node.outputs[0]);
   Layer layer;
-  layer.what = node.op + " " + dims_of(g.type(node.inputs[0])) + " -> " + dims_of(y);
+  layer.what = node.inputs.empty()  // an input that is reordered
+                   ? "input " + dims_of(y)
+                   : node.op + " " + dims_of(g.type(node.inputs[0])) + " -> " + dims_of(y);
   for (auto id : node.inputs)
     if (id != graph::kNone) layer.bytes += bytes_of(g.type(id), 1);
   for (auto id : node.outputs) layer.bytes += bytes_of(g.type(id), 1);
@@ -122,7 +124,7 @@ void run(int argc, char** argv) {
     while (s + more + 1 < program.steps().size() && program.steps()[s + more + 1].with_previous)
       ++more;
     const Layer layer = layer_of(g, g.node(step.node));
-    // (Float products are oneDNN's; the peak of 8-bit ones is not theirs.)
+    // (The peak is that of 8-bit products, not of float ones.)
     const double by_multipliers = layer.in_bytes ? layer.operations * peak : 0,
                  by_memory = reading(layer.bytes);
     const std::string what = layer.what +

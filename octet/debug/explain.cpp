@@ -980,12 +980,17 @@ std::string to_string(const Explanation& e, bool details) {
                     s.multiply_adds > 0 ? count_text(s.multiply_adds) : "", short_types(s), kTypes,
                     shorten(s.description.loop, kLoop), kLoop, shorten(mark + what, kName));
   }
+  const bool winograd = std::any_of(e.steps.begin(), e.steps.end(), [](const ExplainedStep& s) {
+    return s.description.loop.starts_with("winograd");
+  });
   if (details)
     for (const ExplainedStep& s : e.steps) text += "\n" + details_of(s);
   text += "\n";
   for (const std::string& line : e.summary()) text += wrapped(line);
   if (timed && !e.ceilings.description.empty())
-    text += wrapped("ceil%: the share of this machine's ceilings: " + e.ceilings.description + ".");
+    text += wrapped(
+        "ceil%: the share of this machine's ceilings: " + e.ceilings.description + "." +
+        (winograd ? " Winograd's algorithm takes fewer multiply-adds than are counted." : ""));
   return text;
 }
 

@@ -74,7 +74,8 @@ struct ExplainedStep {
   double seconds = 0;        // median; 0 if not timed or part of the step before
   double share = 0;          // of the time of all steps, 0..1
   // The least time that the machine could take by the measured ceilings, by the time it took; 0 if
-  // not timed. Above 1 where caches are better than what was measured.
+  // not timed. Above 1 where caches are better than what was measured, and where Winograd's
+  // algorithm takes fewer multiply-adds than the plain convolution's, which are counted.
   double of_ceiling = 0;
   bool bound_by_memory = false;  // which ceiling that is: else multiply-adds
 

@@ -167,7 +167,7 @@ class WinogradConvolution final : public Winograd {
   size_t packed_bytes() const override { return w_.weights.bytes(); }
   KernelDescription description() const override {
     KernelDescription d = w_.packed.requantizing();
-    d.loop = fmt::format("winograd_s16s16_{} 4x4", to_string(w_.packed.table->isa));
+    d.loop = fmt::format("winograd_s16_{}", to_string(w_.packed.table->isa));
     d.weight_bits = 16;
     return d;
   }

@@ -11,7 +11,8 @@ install(TARGETS octet EXPORT octetTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
 install(EXPORT octetTargets NAMESPACE octet:: DESTINATION ${octet_cmake} COMPONENT dev)
 if(OCTET_BUILD_CLI)
-  set_target_properties(octet-cli PROPERTIES INSTALL_RPATH "$ORIGIN/${octet_bin_to_lib}")
+  # In the build folder too: the room that a longer path takes stays in the installed program, whose bytes would depend on it.
+  set_target_properties(octet-cli PROPERTIES INSTALL_RPATH "$ORIGIN/${octet_bin_to_lib}" BUILD_RPATH_USE_ORIGIN ON)
   install(TARGETS octet-cli EXPORT octetCliTargets RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT cli)
   install(EXPORT octetCliTargets NAMESPACE octet:: DESTINATION ${octet_cmake} COMPONENT cli)
 

@@ -1,6 +1,7 @@
 #pragma once
 // Blocks of bytes behind tensors and packed weights.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,6 +28,12 @@ class Buffer {
   std::byte* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }
   explicit operator bool() const { return data_ != nullptr; }
+  // Whether no copy shares the block, so that nobody else can read or write it. False of none.
+  bool is_only_one() const {
+    const bool only = data_.use_count() == 1;
+    std::atomic_thread_fence(std::memory_order_acquire);  // after what the last copy's owner did
+    return only;
+  }
 
  private:
   std::shared_ptr<std::byte> data_;

@@ -481,6 +481,17 @@ auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every
   return fn(*lease);
 }
 
+// Memory for result i. Of large ones it is that of the last run, if nobody has its result any more:
+// the allocator gives such blocks back to the system, and fresh pages take longer than results.
+Buffer result_buffer(Context& c, size_t i, size_t bytes) {
+  constexpr size_t kLarge = size_t{32} << 20;  // glibc's DEFAULT_MMAP_THRESHOLD_MAX
+  if (bytes <= kLarge) return Buffer::allocate(bytes);
+  c.large_results.resize(std::max(c.large_results.size(), i + 1));
+  Buffer& last = c.large_results[i];
+  if (!last.is_only_one()) last = Buffer::allocate(bytes);
+  return last;
+}
+
 std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given,
                             const AfterStep& after, bool every_value = false) {
   return with_context(p, given, every_value, [&](Context& c) {
@@ -491,7 +502,7 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given,
     for (size_t i = 0; i < outputs.size(); ++i) {
       const Slot& slot = slot_of(i);
       if (p.roots[slot.root].kind != Root::Kind::output || c.pointers[slot.root]) continue;
-      Buffer buffer = Buffer::allocate(c.bytes[slot.root]);
+      Buffer buffer = result_buffer(c, i, c.bytes[slot.root]);
       c.pointers[slot.root] = buffer.data();
       const TensorType& type = c.types[slot.value];
       results[i] =

@@ -42,7 +42,8 @@ class Program {
   // Inputs in the graph's order. Dims must agree with the input types; a symbolic dimension may
   // have any size of 1 or more but the same one everywhere. Error naming the input, what was
   // expected and what was got. Integers, float64 and float16 are not converted: dtypes must be the
-  // graph's. Results are new tensors (channels_last where the last kernel left them so).
+  // graph's. Results are new tensors (channels_last where the last kernel left them so); the memory
+  // of results of more than 32 MB stays the program's for its next run, once nobody has them.
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) const;
   std::vector<Tensor> run(std::initializer_list<Tensor> inputs) const {
     return run(std::vector<Tensor>(inputs));

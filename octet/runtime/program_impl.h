@@ -87,6 +87,7 @@ struct Context {
   std::vector<void*> results;
   std::vector<Tensor> inputs;                 // contiguous; undefined between runs
   std::vector<std::vector<int64_t>> strides;  // of the results, as the last step leaves them
+  std::vector<Buffer> large_results;          // of the last run, by result (result_buffer())
 };
 
 struct Program::Impl {

@@ -20,6 +20,17 @@ TEST(Buffer, FreedBlocksAreUsedAgainWhileTheyAreKept) {
   EXPECT_NE(other.data(), first);
 }
 
+TEST(Buffer, KnowsWhetherItIsTheOnlyOne) {
+  EXPECT_FALSE(Buffer().is_only_one());
+  Buffer buffer = Buffer::allocate(kSize);
+  EXPECT_TRUE(buffer.is_only_one());
+  {
+    const Buffer copy = buffer;
+    EXPECT_FALSE(buffer.is_only_one());
+  }
+  EXPECT_TRUE(buffer.is_only_one());
+}
+
 TEST(Buffer, TheLastKeeperGivesBlocksBackAndBuffersOutliveIt) {
   Buffer survivor;
   {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "octet/base/parallel.h"
+#include "octet/ops/functional.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
@@ -137,6 +138,28 @@ TEST(Allocation, RunsOfNativeStepsAllocateOnlyTheirResultsAndRunIntoNothing) {
     }
   }
   set_num_threads(before);
+}
+
+// Blocks that the allocator would give back to the system.
+TEST(LargeResults, TakeTheMemoryOfTheLastRunOnceNobodyHasIt) {
+  Program p = compile(graph::parse(
+      "graph g {\n%x: Float(N, 1024) = input\n%y: Float(N, 1024) = relu(%x)\nreturn (%y)\n}\n"));
+  const Tensor x = Tensor::full({9000, 1024}, 1.5);  // 36 MB
+  std::vector<Tensor> held = p.run({x});
+  const void* first = held[0].raw_data();
+  const Tensor part = held[0].slice(0, 8000, 8001);
+  held.clear();
+  const Tensor second = p.run({x * 2.0})[0];
+  EXPECT_NE(second.raw_data(), first) << "a view of the first result is still there";
+  EXPECT_TRUE(equal(part, Tensor::full({1, 1024}, 1.5)));
+  const void* before = second.raw_data();
+  held = {second};
+  const Tensor third = p.run({x})[0];
+  EXPECT_NE(third.raw_data(), before);
+  EXPECT_TRUE(equal(second, Tensor::full({9000, 1024}, 3.0)));
+  const void* last = p.run({x})[0].raw_data();
+  EXPECT_EQ(p.run({x * 4.0})[0].raw_data(), last);
+  EXPECT_TRUE(equal(third, x));
 }
 
 TEST(Allocation, TheCounterCounts) {

@@ -121,10 +121,16 @@ struct DepthwiseArgs {
 // A 3x3 convolution with a stride of one pixel, whose results are made 4x4 at a time by Winograd's
 // F(4x4, 3x3): a quarter of the multiplications, of 16-bit numbers (Lavin and Gray, "Fast
 // Algorithms for Convolutional Neural Networks", 2015; winograd_impl.h has the exact form). The
-// sums of a channel,
-//  S = sum over taps and channels of (q_x - 128) * q_w, with codes q_x of 0..255,
-// must lie in -2^25 .. 2^25 - 1 for whatever codes of x; every S then comes out exact, and
-//  y = clamp(rne(f(f(S + bias[n]) * multiplier[n])) + zero_point, lo, hi).
+// sums of a channel of y over the taps and each winograd_part() channels of x, whole ones from the
+// first on,
+//  S = sum of (q_x - 128) * q_w, with codes q_x of 0..255,
+// must lie in -2^25 .. 2^25 - 1 for whatever codes of x; all S then come out exact, and
+//  y = clamp(rne(f(f(sum of the S + bias[n]) * multiplier[n])) + zero_point, lo, hi).
+inline int64_t winograd_part(int64_t channels) {
+  constexpr int64_t kMost = 512;
+  const int64_t parts = channels <= kMost ? 1 : (channels + kMost - 1) / kMost;
+  return ((channels + parts - 1) / parts + 1) / 2 * 2;
+}
 struct WinogradTile {
   int32_t image, y, x;  // its first result; the others follow in steps of the dilation
 };
@@ -144,7 +150,7 @@ struct WinogradArgs {
   const WinogradTile* tiles = nullptr;
 };
 
-// What Winograd's convolutions cost, in the time of one multiply-add of `gemm`: measured.
+// What Winograd's convolutions cost, in the time of one multiply-add of `gemm`.
 struct WinogradCost {
   double product = 0;      // a multiply-add of 16-bit numbers
   double weight_byte = 0;  // to read a byte of transformed weights, which wait beyond L2

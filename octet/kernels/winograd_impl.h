@@ -7,13 +7,14 @@
 // of each tile and channel of x; for some output channels at a time 36 products of matrices [tiles]
 // x [channels] (gemm_impl.h, two bytes a number); the results' transform and the requantization.
 //
-// With B', G' and A' in place of Lavin and Gray's B, G and A (G' = diag(6, 12, 12, 24, 24, 8) G is
+// With B', G' and A' in place of Lavin and Gray's B, G and A (G' = diag(24, 24, 24, 24, 24, 8) G is
 // whole, and A' takes the rest of 24 back):
 //  576 Y = A'^T [(G' g G'^T) * (B^T d B)] A'
 // for a tile d of 6x6 numbers and weights g. d is -128..127, so B^T d B, whose rows have absolute
 // sums of at most 10, is 12,800 at most; G' g G'^T is 128 * 12 * 12 = 18,432 at most: both have 16
 // bits. All sums are taken modulo 2^32. 576 is 9 * 64, and 9 has an inverse modulo 2^32, so that
-// 64 Y is known modulo 2^32: Y is what an arithmetic shift makes of it if -2^25 <= Y < 2^25.
+// 64 Y is known modulo 2^32: Y is what an arithmetic shift makes of it if -2^25 <= Y < 2^25. Many
+// channels of x are summed in parts, so that it is.
 
 #include "octet/kernels/gemm_impl.h"
 
@@ -35,19 +36,39 @@ struct Winograd {
   // An odd number of cache lines: the planes of a tile do not meet in the same sets of a cache.
   static OCTET_INLINE int64_t plane(int64_t bytes) { return (bytes / 64 | 1) * 64 + 64; }
 
-  // Channels of y are filled up to whole vectors, those of x to pairs. The weights lie in the order
-  // in which they are read, [columns / kColumns][36] matrices; behind them zeros, the products'
+  // The channels of x that are summed at a time (winograd_part()), and their weights. Channels of y
+  // are filled up to whole vectors, those of x to pairs. The weights lie in the order in which they
+  // are read, [columns / kColumns][36] matrices; behind those of all parts zeros, the products'
   // bias.
-  static OCTET_INLINE GemmShape product_of(int64_t channels, int64_t n) {
-    return {round_up(n, kLanes), round_up(channels, 2) * 2, 1};
+  struct Part {
+    int64_t first, end;  // channels
+    GemmShape s;
+    int64_t at, bytes;  // of weights
+    Part(int64_t channels, int64_t n, int64_t number) {
+      const int64_t size = winograd_part(channels);
+      first = number * size;
+      end = first + size < channels ? first + size : channels;
+      s = product_of(end - first, n);
+      at = number * bytes_of(product_of(size, n));
+      bytes = bytes_of(s);
+    }
+    static GemmShape product_of(int64_t channels, int64_t n) {
+      return {round_up(n, kLanes), round_up(channels, 2) * 2, 1};
+    }
+    static int64_t bytes_of(const GemmShape& s) {
+      return kPlanes * static_cast<int64_t>(Product::packed_bytes(s));
+    }
+  };
+  static OCTET_INLINE int64_t parts_of(int64_t channels) {
+    const int64_t size = winograd_part(channels);
+    return (channels + size - 1) / size;
   }
-  // Of all matrices.
-  static OCTET_INLINE int64_t weight_bytes(const GemmShape& s) {
-    return kPlanes * static_cast<int64_t>(Product::packed_bytes(s));
+  static OCTET_INLINE int64_t weight_bytes(int64_t channels, int64_t n) {
+    const Part last(channels, n, parts_of(channels) - 1);
+    return last.at + last.bytes;
   }
   static size_t packed_bytes(int64_t channels, int64_t n) {
-    const GemmShape s = product_of(channels, n);
-    return static_cast<size_t>(weight_bytes(s) + s.n * 4);
+    return static_cast<size_t>(weight_bytes(channels, n) + round_up(n, kLanes) * 4);
   }
   // The matrices of the kColumns channels (or what is left) that channel n belongs to.
   struct Matrices {
@@ -62,15 +83,16 @@ struct Winograd {
   // Output channels that are multiplied at a time, and tiles of a block.
   static constexpr int64_t kColumns = 2 * kPanel;
   struct Block {
-    int64_t row, x_plane, y_plane, tiles;  // bytes, but for `tiles`
+    int64_t row, x_plane, y_plane, sums, tiles;  // bytes, but for `tiles`
     explicit Block(int64_t channels)
         : row(round_up(channels * 2, V::kBytes)), tiles(kCache / (36 * (row + kColumns * 4))) {
       tiles = tiles < kMostTiles ? tiles : kMostTiles;
       tiles = tiles < Product::kRows ? Product::kRows : tiles / Product::kRows * Product::kRows;
       x_plane = plane(tiles * row);
       y_plane = plane(tiles * kColumns * 4);
+      sums = parts_of(channels) > 1 ? tiles * 16 * kColumns * 4 : 0;
     }
-    int64_t bytes() const { return kPlanes * (x_plane + y_plane); }
+    int64_t bytes() const { return kPlanes * (x_plane + y_plane) + sums; }
   };
   static constexpr int64_t kMostTiles = 24;
   static constexpr int64_t kCache = V::kBytes == 64 ? 512 << 10 : 384 << 10;  // part of L2
@@ -124,17 +146,22 @@ struct Winograd {
 
   static void pack(int64_t channels, int64_t n, const int8_t* w, int64_t n0, int64_t n1,
                    void* packed) {
-    const GemmShape s = product_of(channels, n);
     char* const out = static_cast<char*>(packed);
-    if (n0 == 0) __builtin_memset(out + weight_bytes(s), 0, static_cast<size_t>(s.n * 4));
-    for (int64_t first = n0; first < n1; first += kPanel) {
-      const Matrices m(s, first);
-      const int64_t vectors = s.n - first <= kLanes ? 1 : 2;
-      char* to = out + m.first + first % kColumns / kLanes * Product::vector_bytes(s);
-      for (int64_t c = 0; c < channels; c += 2)
-        for (int64_t v = first; v < first + vectors * kLanes; v += kLanes, to += V::kBytes)
-          transform_weights(channels, w + (v - n0) * 9 * channels,
-                            n1 - v < kLanes ? n1 - v : kLanes, c, to, m.bytes);
+    if (n0 == 0)
+      __builtin_memset(out + weight_bytes(channels, n), 0,
+                       static_cast<size_t>(round_up(n, kLanes) * 4));
+    for (int64_t q = 0; q < parts_of(channels); ++q) {
+      const Part part(channels, n, q);
+      for (int64_t first = n0; first < n1; first += kPanel) {
+        const Matrices m(part.s, first);
+        const int64_t vectors = part.s.n - first <= kLanes ? 1 : 2;
+        char* to =
+            out + part.at + m.first + first % kColumns / kLanes * Product::vector_bytes(part.s);
+        for (int64_t c = part.first; c < part.end; c += 2)
+          for (int64_t v = first; v < first + vectors * kLanes; v += kLanes, to += V::kBytes)
+            transform_weights(channels, w + (v - n0) * 9 * channels,
+                              n1 - v < kLanes ? n1 - v : kLanes, c, to, m.bytes);
+      }
     }
   }
 
@@ -204,8 +231,9 @@ struct Winograd {
     y[3] = d1 + (d2 << 3) + (m[5] + (m[5] + m[5]));
   }
 
-  // Of one vector of channels: the sums of 16 pixels, `step` apart.
-  static OCTET_INLINE void transform_y(const uint8_t* from, int64_t plane_bytes, int32_t* sums) {
+  // Of one vector of channels: the sums of 16 pixels, or what is added to them.
+  static OCTET_INLINE void transform_y(const uint8_t* from, int64_t plane_bytes, bool add,
+                                       int32_t* sums) {
     constexpr uint32_t kInverseOf9 = 954437177;  // modulo 2^32
     Words columns[6][4];
 #pragma GCC unroll 6
@@ -224,7 +252,12 @@ struct Winograd {
       y_1d(row, y);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        const auto sum = (typename V::SignedWords)(y[j] * kInverseOf9) >> 6;
+        auto sum = (typename V::SignedWords)(y[j] * kInverseOf9) >> 6;
+        if (add) {
+          typename V::SignedWords before;
+          __builtin_memcpy(&before, sums + (i * 4 + j) * kPanel, sizeof before);
+          sum += before;
+        }
         __builtin_memcpy(sums + (i * 4 + j) * kPanel, &sum, sizeof sum);
       }
     }
@@ -256,11 +289,12 @@ struct Winograd {
 
   static void run(const WinogradArgs& a, void* scratch, int64_t t0, int64_t t1, int64_t n0,
                   int64_t n1) {
-    const GemmShape s = product_of(a.channels, a.finish.shape.n);
     const char* const weights = static_cast<const char*>(a.weights);
     const Block block(a.channels);
+    const int64_t parts = parts_of(a.channels);
     uint8_t* const x = static_cast<uint8_t*>(scratch);
     uint8_t* const products = x + kPlanes * block.x_plane;
+    auto* const sums = reinterpret_cast<int32_t*>(products + kPlanes * block.y_plane);
     // Even blocks.
     const int64_t blocks = (t1 - t0 + block.tiles - 1) / block.tiles;
     for (int64_t b = 0; b < blocks; ++b) {
@@ -270,39 +304,49 @@ struct Winograd {
         transform_x(a, a.tiles[first + t], block, x + t * block.row);
       for (int64_t n = n0; n < n1; n += kColumns) {
         const int64_t end = n + kColumns < n1 ? n + kColumns : n1;
-        GemmArgs g;
-        g.shape = {s.n - n, s.k, 1};
-        g.lda = block.row;
-        g.ldc = kColumns;
-        g.epilogue = Epilogue::int32;
-        g.bias = reinterpret_cast<const int32_t*>(weights + weight_bytes(s));
-        const Matrices m(s, n);
-        for (int64_t p = 0; p < kPlanes; ++p) {
-          g.a = x + p * block.x_plane;
-          g.b = weights + m.first + p * m.bytes;
-          g.c = products + p * block.y_plane;
-          Product::run(g, 0, tiles, 0, round_up(end - n, kLanes));
+        for (int64_t q = 0; q < parts; ++q) {
+          const Part part(a.channels, a.finish.shape.n, q);
+          const Matrices m(part.s, n);
+          GemmArgs g;
+          g.shape = {part.s.n - n, part.s.k, 1};
+          g.lda = block.row;
+          g.ldc = kColumns;
+          g.epilogue = Epilogue::int32;
+          g.bias = reinterpret_cast<const int32_t*>(weights +
+                                                    weight_bytes(a.channels, a.finish.shape.n));
+          for (int64_t p = 0; p < kPlanes; ++p) {
+            g.a = x + p * block.x_plane + part.first * 2;
+            g.b = weights + part.at + m.first + p * m.bytes;
+            g.c = products + p * block.y_plane;
+            Product::run(g, 0, tiles, 0, round_up(end - n, kLanes));
+          }
+          for (int64_t panel = n; panel < end; panel += kPanel)
+            leave_panel(a, block, products + (panel - n) * 4,
+                        parts > 1 ? sums + (panel - n) * 16 * block.tiles : nullptr, q > 0,
+                        q == parts - 1, first, tiles, panel,
+                        end - panel < kPanel ? end - panel : kPanel);
         }
-        for (int64_t panel = n; panel < end; panel += kPanel)
-          leave_panel(a, block, products + (panel - n) * 4, first, tiles, panel,
-                      end - panel < kPanel ? end - panel : kPanel);
       }
     }
   }
+  // A panel's products to sums, in `kept` where there are several parts: the first one's, or added
+  // to those before; after the last one to codes.
   static void leave_panel(const WinogradArgs& a, const Block& block, const uint8_t* products,
-                          int64_t first, int64_t tiles, int64_t n, int64_t columns) {
+                          int32_t* kept, bool add, bool last, int64_t first, int64_t tiles,
+                          int64_t n, int64_t columns) {
     GemmArgs g = a.finish;
     g.c = static_cast<uint8_t*>(g.c) + n;
     g.bias += n;
     g.multiplier += n;
     g.shape.n = kPanel;
     const typename Product::template Exit<2> exit(g, 0, columns);
-    alignas(64) int32_t sums[16 * kPanel];
+    alignas(64) int32_t of_tile[16 * kPanel];
     for (int64_t t = 0; t < tiles; ++t) {
       const uint8_t* from = products + t * kColumns * 4;
-      transform_y(from, block.y_plane, sums);
-      if (columns > kLanes) transform_y(from + V::kBytes, block.y_plane, sums + kLanes);
-      leave(a, g, exit, a.tiles[first + t], sums);
+      int32_t* sums = kept ? kept + t * 16 * kPanel : of_tile;
+      transform_y(from, block.y_plane, add, sums);
+      if (columns > kLanes) transform_y(from + V::kBytes, block.y_plane, add, sums + kLanes);
+      if (last) leave(a, g, exit, a.tiles[first + t], sums);
     }
   }
 };

@@ -83,6 +83,9 @@ TEST_F(Winograd, SumsThatItsExactFormCannotHoldDoNot) {
   EXPECT_FALSE(is_winograd({.c = 256, .code = 127}));
   EXPECT_TRUE(is_winograd({.c = 256, .code = 100}));
   EXPECT_FALSE(is_winograd({.c = 256, .code = -128}));
+  // In two parts.
+  EXPECT_TRUE(is_winograd({.c = 1024, .code = 50}));
+  EXPECT_FALSE(is_winograd({.c = 1024, .code = 60}));
 }
 
 TEST_F(Winograd, MatricesOfTheProductStayWhereImagesMayBeSmall) {

@@ -158,6 +158,17 @@ TEST_P(WinogradTest, AnySplitGivesTheSameBytes) {
     }
 }
 
+TEST_P(WinogradTest, ManyChannelsAreSummedInParts) {
+  Random random(5);
+  for (const int64_t channels : {511, 512, 513, 1024, 1030, 1537}) {
+    Convolution conv(random, channels, 40, 9, 6);
+    for (int8_t& w : conv.w) w = static_cast<int8_t>(w / 3);  // 9 * 512 * 42 * 128 < 2^25
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+  }
+}
+
 // What is largest in each step: transformed codes and weights of 16 bits, sums of almost 2^25.
 TEST_P(WinogradTest, TheLargestCodesWeightsAndSumsAreExact) {
   Random random(4);

@@ -23,14 +23,16 @@ std::vector<int32_t> tile_starts(int64_t size, int64_t dilation) {
   return starts;
 }
 
-// All sums of (q_x - 128) * q_w are within -2^25 .. 2^25 - 1.
-bool sums_fit(const WeightCodes& weights) {
-  const int64_t length = weights.count() / weights.out_channels;
-  for (int64_t n = 0; n < weights.out_channels; ++n) {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < length; ++i) sum += std::abs(weights.codes[n * length + i]);
-    if (sum * 128 >= int64_t{1} << 25) return false;
-  }
+// All sums of (q_x - 128) * q_w over a part of x's channels are within -2^25 .. 2^25 - 1.
+bool sums_fit(const WeightCodes& weights, int64_t channels) {
+  const int64_t part = kernels::winograd_part(channels) * 9, length = channels * 9;
+  for (int64_t n = 0; n < weights.out_channels; ++n)
+    for (int64_t first = 0; first < length; first += part) {
+      int64_t sum = 0;
+      for (int64_t i = first; i < std::min(length, first + part); ++i)
+        sum += std::abs(weights.codes[n * length + i]);
+      if (sum * 128 >= int64_t{1} << 25) return false;
+    }
   return true;
 }
 
@@ -180,11 +182,12 @@ class WinogradConvolution final : public Winograd {
 
 std::unique_ptr<const Winograd> make_winograd(const OpSpec& spec, const IntegerWeights& weights,
                                               const PackedWeights& packed) {
-  if (!packed.table->winograd || spec.transposed || packed.groups != 1 || weights.any_zero_point ||
-      packed.wide.channels() != 0 || spec.inputs[1].dim() != 4)
+  if (!packed.table->winograd || spec.transposed || packed.groups != 1 || packed.shape.n == 0 ||
+      weights.any_zero_point || packed.wide.channels() != 0 || spec.inputs[1].dim() != 4)
     return nullptr;
   const Window window = engine_detail::conv_window(spec);
-  if (window.kh != 3 || window.kw != 3 || window.sh != 1 || window.sw != 1 || !sums_fit(weights))
+  if (window.kh != 3 || window.kw != 3 || window.sh != 1 || window.sw != 1 ||
+      !sums_fit(weights, packed.shape.k))
     return nullptr;
   auto w = std::make_unique<WinogradConvolution>(packed, window);
   if (!w->worthwhile(expected_shape(spec))) return nullptr;

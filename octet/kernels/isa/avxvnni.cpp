@@ -40,6 +40,7 @@ struct AvxVnniWords : AvxVnni {
 
 }  // namespace
 
+// The cost is not measured: that of AVX-512 VNNI, with transforms at half the width.
 constinit const KernelTable avxvnni_table =
     with_winograd<AvxVnniWords>(make_table<AvxVnni, AvxVnni>(Isa::avxvnni),
                                 {.product = 2.2, .weight_byte = 8, .x = 600, .y = 1100});

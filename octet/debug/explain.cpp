@@ -842,7 +842,7 @@ std::string details_of(const ExplainedStep& s) {
   line("kernel",
        fmt::format("{}: {}{}", s.engine, d.loop, d.loop == s.kernel ? "" : " (" + s.kernel + ")"));
   line("instead", s.note);
-  if (d.weight_bits) line("weight", fmt::format("packed in {} bits", d.weight_bits));
+  if (d.weight_bits) line("weight", fmt::format("codes of {} bits", d.weight_bits));
   line("fused", joined(s.fused));
   line("threads", fmt::format("up to {}{}", s.threads, s.openmp ? ", OpenMP's" : ""));
   if (s.multiply_adds > 0) line("products", count_text(s.multiply_adds) + " multiply-adds");

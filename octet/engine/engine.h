@@ -95,7 +95,7 @@ struct KernelDescription {
   std::string at_run_time;    // what is quantized on the fly, and how; empty if nothing is
   std::string epilogue;       // what becomes of a sum: "bias, requantize, relu"
   std::string rounding;       // of results to codes
-  int weight_bits = 0;        // of a weight's element as it is packed; 0: no packed weight
+  int weight_bits = 0;        // of a packed weight's codes (packed they may be wider); 0: none
   int64_t wide_channels = 0;  // output channels that are summed again in 64 bits
 };
 const char* to_string(KernelDescription::Arithmetic arithmetic);

@@ -90,7 +90,7 @@ TEST_F(CliExplain, DetailsSayOfEachOperatorHowItComputes) {
        {"\n  operand      %", "\n  constant     %", "\n  result       %",
         "\n  numbers      integers\n", "\n  accumulator  int32; |sum| <= ",
         "proven from the weights: int32 holds it\n", "\n  epilogue     bias, requantize",
-        "\n  rounding     ", "\n  kernel       native: ", "\n  weight       packed in 8 bits\n",
+        "\n  rounding     ", "\n  kernel       native: ", "\n  weight       codes of 8 bits\n",
         "\n  threads      up to ", " multiply-adds\n", "\n  bytes        "})
     EXPECT_TRUE(contains(stem, part)) << part << "\n" << stem;
 }

@@ -170,7 +170,6 @@ class WinogradConvolution final : public Winograd {
   KernelDescription description() const override {
     KernelDescription d = w_.packed.requantizing();
     d.loop = fmt::format("winograd_s16_{}", to_string(w_.packed.table->isa));
-    d.weight_bits = 16;
     return d;
   }
 

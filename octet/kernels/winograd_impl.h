@@ -24,7 +24,6 @@ namespace {
 template <typename Dot>
 struct Winograd {
   using V = typename Dot::V;
-  using I = typename V::I;
   using Product = Gemm<Dot>;
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kPanel = Product::kPanel;
@@ -34,7 +33,7 @@ struct Winograd {
 
   static OCTET_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
   // An odd number of cache lines: the planes of a tile do not meet in the same sets of a cache.
-  static OCTET_INLINE int64_t plane(int64_t bytes) { return (bytes / 64 | 1) * 64 + 64; }
+  static OCTET_INLINE int64_t plane(int64_t bytes) { return (round_up(bytes, 64) / 64 | 1) * 64; }
 
   // The channels of x that are summed at a time (winograd_part()), and their weights. Channels of y
   // are filled up to whole vectors, those of x to pairs. The weights lie in the order in which they

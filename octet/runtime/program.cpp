@@ -482,7 +482,8 @@ auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every
 }
 
 // Memory for result i. Of large ones it is that of the last run, if nobody has its result any more:
-// the allocator gives such blocks back to the system, and fresh pages take longer than results.
+// the allocator gives such blocks back to the system, and fresh pages take time. (KeepFreedBlocks
+// would keep blocks of the whole process as long as the program lives.)
 Buffer result_buffer(Context& c, size_t i, size_t bytes) {
   constexpr size_t kLarge = size_t{32} << 20;  // glibc's DEFAULT_MMAP_THRESHOLD_MAX
   if (bytes <= kLarge) return Buffer::allocate(bytes);

@@ -254,8 +254,29 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
 }
 
-// A 3x3 layer by Winograd's algorithm; operations are those of its matrix product, as in gemm's
-// rows.
+// Images of side x side of a layer with a padding of 1, in tiles of so many results.
+std::vector<kernels::WinogradTile> winograd_tiles(kernels::WinogradImages& images, int64_t side,
+                                                  int64_t channels, int32_t step) {
+  std::vector<kernels::WinogradTile> tiles;
+  for (int32_t y = 0; y < side; y += step)
+    for (int32_t x = 0; x < side; x += step) tiles.push_back({0, y, x});
+  images.channels = channels;
+  images.h = images.w = images.oh = images.ow = side;
+  images.top = images.left = 1;
+  images.tiles = tiles.data();
+  return tiles;
+}
+
+// Operations are those of the layer's matrix product, as in gemm's rows.
+void report_layer(benchmark::State& state, int64_t side, int64_t channels,
+                  const std::function<void()>& run) {
+  Times ours, none;
+  measure(state, run, nullptr, ours, none);
+  state.counters["Gop/s"] =
+      18.0 * static_cast<double>(side * side * channels * channels) / ours.median * 1e-9;
+}
+
+// 3x3 layers by Winograd's algorithms.
 void winograd(benchmark::State& state, int64_t side, int64_t channels) {
   const auto w = weights(9 * channels * channels, false);
   const auto a = bytes(side * side * channels), pad = bytes(channels);
@@ -265,27 +286,37 @@ void winograd(benchmark::State& state, int64_t side, int64_t channels) {
   table().winograd_pack(channels, channels, w.data(), 0, channels, packed.data());
   const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
   const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-4f);
-  std::vector<kernels::WinogradTile> tiles;
-  for (int32_t y = 0; y < side; y += 4)
-    for (int32_t x = 0; x < side; x += 4) tiles.push_back({0, y, x});
   kernels::WinogradArgs g;
-  g.finish.shape.n = g.finish.ldc = g.channels = channels;
+  const auto tiles = winograd_tiles(g, side, channels, 4);
+  g.finish.shape.n = g.finish.ldc = channels;
   g.finish.c = c.data();
   g.finish.bias = bias.data();
   g.finish.multiplier = multiplier.data();
   g.a = a.data();
-  g.h = g.w = g.oh = g.ow = side;
-  g.top = g.left = 1;
   g.pad = pad.data();
   g.weights = packed.data();
-  g.tiles = tiles.data();
-  Times ours, none;
-  const auto count = static_cast<int64_t>(tiles.size());
-  measure(
-      state, [&] { table().winograd(g, scratch.data(), 0, count, 0, channels); }, nullptr, ours,
-      none);
-  state.counters["Gop/s"] =
-      18.0 * static_cast<double>(side * side * channels * channels) / ours.median * 1e-9;
+  report_layer(state, side, channels,
+               [&] { table().winograd(g, scratch.data(), 0, std::ssize(tiles), 0, channels); });
+}
+
+void float_winograd(benchmark::State& state, int64_t side, int64_t channels) {
+  const auto w = floats(9 * channels * channels), a = floats(side * side * channels);
+  const std::vector<float> pad(static_cast<size_t>(channels));
+  Aligned packed(table().float_winograd_packed_bytes(channels, channels)),
+      scratch(table().float_winograd_scratch_bytes(channels)),
+      c(static_cast<size_t>(side * side * channels) * sizeof(float));
+  table().float_winograd_pack(channels, channels, w.data(), 0, channels,
+                              static_cast<float*>(packed.data()));
+  kernels::FloatWinogradArgs g;
+  const auto tiles = winograd_tiles(g, side, channels, 2);
+  g.n = g.ldc = channels;
+  g.c = static_cast<float*>(c.data());
+  g.a = a.data();
+  g.pad = pad.data();
+  g.weights = static_cast<const float*>(packed.data());
+  report_layer(state, side, channels, [&] {
+    table().float_winograd(g, scratch.data(), 0, std::ssize(tiles), 0, channels);
+  });
 }
 
 void pool(benchmark::State& state, bool max) {
@@ -349,11 +380,15 @@ void add_others() {
     add(fmt::format("depthwise/3x3/{}x{}x{}{}", side, side, channels,
                     stride == 1 ? "" : "/stride2"),
         [side, channels, stride](benchmark::State& s) { depthwise(s, side, channels, stride); });
-  if (table().winograd)
-    for (const auto& [side, channels] : std::initializer_list<std::array<int64_t, 2>>{
-             {224, 16}, {112, 32}, {56, 64}, {28, 128}, {14, 256}, {7, 512}})
-      add(fmt::format("winograd/{}x{}/{}to{}", side, side, channels, channels),
+  for (const auto& [side, channels] : std::initializer_list<std::array<int64_t, 2>>{
+           {224, 16}, {112, 32}, {56, 64}, {28, 128}, {14, 256}, {7, 512}}) {
+    const std::string layer = fmt::format("{}x{}/{}to{}", side, side, channels, channels);
+    if (table().winograd)
+      add("winograd/" + layer,
           [side, channels](benchmark::State& s) { winograd(s, side, channels); });
+    add("float_winograd/" + layer,
+        [side, channels](benchmark::State& s) { float_winograd(s, side, channels); });
+  }
   add("max_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, true); });
   add("average_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, false); });
   add("average_pool/7x7x2048", global_average_pool);

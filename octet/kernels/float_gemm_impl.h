@@ -82,6 +82,7 @@ struct FloatGemm {
   // do not end at shape.k leave their sums there. Of indirect rows always all of them.
   struct Steps {
     int64_t k0, k1;
+    int64_t m0, rows;  // of the block that passes over each panel
   };
 
   // `count` tiles of kM rows from row m on, times kN vectors of channels from n on: of a narrow
@@ -158,19 +159,38 @@ struct FloatGemm {
           rows[p] = reinterpret_cast<const char*>(a + (m + 3 * p) * lda + steps.k0);
           asm("" : "+r"(rows[p]));
         }
+        // Few rows take little longer than the next panel's way from memory, which so begins while
+        // they pass over this one.
+        const int64_t ahead_of_row =
+            kN <= 2 && steps.rows <= 4 * kRows ? kWidth * 4 / steps.rows : 0;
+        const char* next =
+            reinterpret_cast<const char*>(panel + vector_floats(g.shape) * kWidth / kLanes) +
+            (m - steps.m0) * (k - steps.k0) * ahead_of_row;
+        const auto all_steps = [&]<bool kAhead>() OCTET_INLINE_LAMBDA {
 #pragma GCC unroll 1
-        for (int64_t i = steps.k0; i < k; ++i, b += kWidth) {
-          step(
-              acc,
-              [&](int r) OCTET_INLINE_LAMBDA {
-                float x;
-                __builtin_memcpy(&x, rows[r / 3] + r % 3 * lda * 4, sizeof x);
-                return x;
-              },
-              b, panel_floats);
+          for (int64_t i = steps.k0; i < k; ++i, b += kWidth) {
+            if constexpr (kAhead) {
+#pragma GCC unroll 2
+              for (int64_t line = 0; line < kWidth * 4; line += 64)
+                __builtin_prefetch(next + line, 0, 2);
+              next += kM * ahead_of_row;
+            }
+            step(
+                acc,
+                [&](int r) OCTET_INLINE_LAMBDA {
+                  float x;
+                  __builtin_memcpy(&x, rows[r / 3] + r % 3 * lda * 4, sizeof x);
+                  return x;
+                },
+                b, panel_floats);
 #pragma GCC unroll 6
-          for (int p = 0; p < kPointers; ++p) rows[p] += sizeof(float);
-        }
+            for (int p = 0; p < kPointers; ++p) rows[p] += sizeof(float);
+          }
+        };
+        if (ahead_of_row > 0)
+          all_steps.template operator()<true>();
+        else
+          all_steps.template operator()<false>();
       }
       const F lo = V::set(g.lo), hi = V::set(g.hi);
 #pragma GCC unroll 16
@@ -231,9 +251,9 @@ struct FloatGemm {
     if (m1 <= m0 || n1 <= n0) return;
     const int64_t k = g.shape.k;
     if (g.offsets || k < 2 * kStepsAtOnce || m1 - m0 <= kRows)
-      return run_steps(g, {0, k}, m0, m1, n0, n1);
+      return run_steps(g, {0, k, 0, 0}, m0, m1, n0, n1);
     for (int64_t k0 = 0; k0 < k; k0 += kStepsAtOnce)
-      run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce}, m0, m1, n0, n1);
+      run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce, 0, 0}, m0, m1, n0, n1);
   }
 
   // Rows cut into as many tiles as they need, shared out evenly: 49 rows make 5 tiles of 10, not 4
@@ -253,10 +273,13 @@ struct FloatGemm {
     const int64_t fit = kBlockBytes / ((steps.k1 - steps.k0 + 1) * kRows * 4) * kRows;
     const int64_t block = fit < kRows ? kRows : fit, blocks = (m1 - m0 + block - 1) / block;
     for (int64_t i = 0; i < blocks; ++i)
-      run_block(g, steps, m0 + (m1 - m0) * i / blocks, m0 + (m1 - m0) * (i + 1) / blocks, n0, n1);
+      run_block(g, {steps.k0, steps.k1}, m0 + (m1 - m0) * i / blocks,
+                m0 + (m1 - m0) * (i + 1) / blocks, n0, n1);
   }
-  static void run_block(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1,
-                        int64_t n0, int64_t n1) {
+  static void run_block(const FloatGemmArgs& g, Steps steps, int64_t m0, int64_t m1, int64_t n0,
+                        int64_t n1) {
+    steps.m0 = m0;
+    steps.rows = m1 - m0;
     const GemmShape& s = g.shape;
     const bool indirect = g.offsets != nullptr;
     const auto run_tiles = [&](const Tiles* shapes, const Cut& cut, const float* panel, int64_t n,

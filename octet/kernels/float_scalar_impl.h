@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "octet/kernels/float_winograd_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::kernels {
@@ -42,6 +43,29 @@ void float_gemm(const FloatGemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int6
       g.c[(g.c_rows ? g.c_rows[m] : m * g.ldc) + n] = clamp_sum(sum, g.lo, g.hi);
     }
 }
+
+// One number as a vector, and the product above, for the one template that is shared.
+struct OneFloat {
+  using F = float;
+  static constexpr int kLanes = 1;
+  static constexpr int kBytes = 4;
+  static F set(float x) { return x; }
+  static F load_f32(const float* p) { return *p; }
+  static F load_f32(const float* p, int64_t n) { return n > 0 ? *p : 0; }
+  static void store_f32(float* p, F x) { *p = x; }
+  static void store_f32(float* p, F x, int64_t n) {
+    if (n > 0) *p = x;
+  }
+  static F min(F a, F b) { return a < b ? a : b; }
+  static F max(F a, F b) { return a > b ? a : b; }
+};
+struct OneFloatGemm {
+  static constexpr int64_t kPanel = 1;
+  static constexpr int kRows = 1;
+  static constexpr auto packed_bytes = float_gemm_packed_bytes;
+  static constexpr auto pack = float_gemm_pack;
+  static constexpr auto run = float_gemm;
+};
 
 void float_depthwise(const FloatDepthwiseArgs& d, int64_t p0, int64_t p1) {
   for (int64_t p = p0; p < p1; ++p)

@@ -134,20 +134,23 @@ inline int64_t winograd_part(int64_t channels) {
 struct WinogradTile {
   int32_t image, y, x;  // its first result; the others follow in steps of the dilation
 };
-struct WinogradArgs {
-  // shape.n, c, ldc (bytes from a pixel of y to the next), bias, multiplier, zero_point, lo, hi;
-  // nothing else is read
-  GemmArgs finish;
-  int64_t channels = 0;  // of x
-  const uint8_t* a = nullptr;
-  uint8_t flip = 0x80;        // 0: codes of x are signed, q_x - 128
+// Images whose channels lie together, and tiles of the results.
+struct WinogradImages {
+  int64_t channels = 0;       // of x
   int64_t h = 0, w = 0;       // of x
   int64_t oh = 0, ow = 0;     // of y
   int64_t top = 0, left = 0;  // padding
   int64_t dilation_h = 1, dilation_w = 1;
+  const WinogradTile* tiles = nullptr;
+};
+struct WinogradArgs : WinogradImages {
+  // shape.n, c, ldc (bytes from a pixel of y to the next), bias, multiplier, zero_point, lo, hi;
+  // nothing else is read
+  GemmArgs finish;
+  const uint8_t* a = nullptr;
+  uint8_t flip = 0x80;           // 0: codes of x are signed, q_x - 128
   const uint8_t* pad = nullptr;  // `channels` bytes, and slack, of x's zero point, as x's codes
   const void* weights = nullptr;
-  const WinogradTile* tiles = nullptr;
 };
 
 // What Winograd's convolutions cost, in the time of one multiply-add of `gemm`.
@@ -184,6 +187,25 @@ struct FloatGemmArgs {
 struct FloatWeights {
   const float* data = nullptr;
   int64_t n_stride = 0, tap_stride = 0, k_stride = 0;
+};
+
+// A 3x3 convolution of floats with a stride of one pixel, whose results are made 2x2 at a time by
+// Winograd's F(2x2, 3x3), with fewer than half of the multiplications. All tables give the same
+// bits (docs/numerics.md has each step): of a tile of 4x4 pixels d and a window g
+//  u = G g G^T, v = B^T d B, m[i][j] = the chain of fused multiply-adds of v[i][j] and u[i][j] over
+//  the channels of x, which begins with 0, for i = j = 1 with the bias; y = clamp(A^T m A),
+// columns (the left matrix) before rows, with
+//  G: g0, ((g0 + g2) + g1) / 2, ((g0 + g2) - g1) / 2, g2; B^T: d0 - d2, d1 + d2, d2 - d1, d1 - d3;
+//  A^T: (m0 + m1) + m2, (m1 - m2) - m3.
+struct FloatWinogradArgs : WinogradImages {
+  int64_t n = 0;  // channels of y
+  const float* a = nullptr;
+  const float* pad = nullptr;  // `channels` zeros
+  const float* weights = nullptr;
+  float* c = nullptr;
+  int64_t ldc = 0;              // floats from a pixel of y to the next
+  const float* bias = nullptr;  // [n] or null
+  float lo = -__builtin_inff(), hi = __builtin_inff();
 };
 
 // y[p][c] = clamp(bias[c] + sum over t < taps of A(p, t)[c] * weights[t][c]) in float32, one chain
@@ -422,6 +444,15 @@ struct KernelTable {
   // Any split gives the same bits.
   void (*float_gemm)(const FloatGemmArgs&, int64_t m0, int64_t m1, int64_t n0,
                      int64_t n1) = nullptr;
+  size_t (*float_winograd_packed_bytes)(int64_t channels, int64_t n) = nullptr;
+  // Output channels n0..n1 of n, whose weights are w[n1 - n0][channels][9]. n0 is a multiple of 2 *
+  // float_gemm_nr, and n1 too or it is n, here and below.
+  void (*float_winograd_pack)(int64_t channels, int64_t n, const float* w, int64_t n0, int64_t n1,
+                              float* packed) = nullptr;
+  size_t (*float_winograd_scratch_bytes)(int64_t channels) = nullptr;  // of one thread
+  // Tiles t0..t1 and output channels n0..n1.
+  void (*float_winograd)(const FloatWinogradArgs&, void* scratch, int64_t t0, int64_t t1,
+                         int64_t n0, int64_t n1) = nullptr;
   void (*float_depthwise)(const FloatDepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;
   // The largest of the taps inside the image (NaN is passed over; -inf if there is none), and their
   // sum in order / counts[p].

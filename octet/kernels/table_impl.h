@@ -7,6 +7,7 @@
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
 #include "octet/kernels/float_gemm_impl.h"
+#include "octet/kernels/float_winograd_impl.h"
 #include "octet/kernels/gemm_impl.h"
 #include "octet/kernels/histogram_impl.h"
 #include "octet/kernels/kernels.h"
@@ -28,6 +29,7 @@ inline constexpr int kFloatRows = V::kBytes == 32 ? 6 : 12;
 template <typename Dot, typename Tail, typename Nibbles = Dot, typename Product = Gemm<Dot>>
 constexpr KernelTable make_table(Isa isa) {
   using V = typename Dot::V;
+  using Floats = FloatGemm<V, kFloatRows<V>>;
   return {
       .isa = isa,
       .gemm_mr = Product::kRows,
@@ -56,11 +58,15 @@ constexpr KernelTable make_table(Isa isa) {
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,
-      .float_gemm_mr = FloatGemm<V, kFloatRows<V>>::kRows,
-      .float_gemm_nr = FloatGemm<V, kFloatRows<V>>::kPanel,
-      .float_gemm_packed_bytes = FloatGemm<V, kFloatRows<V>>::packed_bytes,
-      .float_gemm_pack = FloatGemm<V, kFloatRows<V>>::pack,
-      .float_gemm = FloatGemm<V, kFloatRows<V>>::run,
+      .float_gemm_mr = Floats::kRows,
+      .float_gemm_nr = Floats::kPanel,
+      .float_gemm_packed_bytes = Floats::packed_bytes,
+      .float_gemm_pack = Floats::pack,
+      .float_gemm = Floats::run,
+      .float_winograd_packed_bytes = FloatWinograd<V, Floats>::packed_bytes,
+      .float_winograd_pack = FloatWinograd<V, Floats>::pack,
+      .float_winograd_scratch_bytes = FloatWinograd<V, Floats>::scratch_bytes,
+      .float_winograd = FloatWinograd<V, Floats>::run,
       .float_depthwise = FloatPixels<V>::depthwise,
       .float_max_pool = FloatPixels<V>::template pool<true>,
       .float_average_pool = FloatPixels<V>::template pool<false>,

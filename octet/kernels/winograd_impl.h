@@ -17,12 +17,13 @@
 // channels of x are summed in parts, so that it is.
 
 #include "octet/kernels/gemm_impl.h"
+#include "octet/kernels/winograd_tiles_impl.h"
 
 namespace octet::kernels {
 namespace {
 
 template <typename Dot>
-struct Winograd {
+struct Winograd : WinogradTiles {
   using V = typename Dot::V;
   using Product = Gemm<Dot>;
   static constexpr int kLanes = V::kLanes;
@@ -30,10 +31,6 @@ struct Winograd {
   static constexpr int64_t kPlanes = 36;
 
   // -- sizes --------------------------------------------------------------------------------------
-
-  static OCTET_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-  // An odd number of cache lines: the planes of a tile do not meet in the same sets of a cache.
-  static OCTET_INLINE int64_t plane(int64_t bytes) { return (round_up(bytes, 64) / 64 | 1) * 64; }
 
   // The channels of x that are summed at a time (winograd_part()), and their weights. Channels of y
   // are filled up to whole vectors, those of x to pairs. The weights lie in the order in which they
@@ -178,24 +175,10 @@ struct Winograd {
     v[5] = (d5 - d3) - (twice + twice);
   }
 
-  // The addresses of a tile's 36 pixels.
-  static OCTET_INLINE void locate(const WinogradArgs& g, const WinogradTile& tile,
-                                  const uint8_t* (&at)[kPlanes]) {
-    const uint8_t* image = g.a + tile.image * g.h * g.w * g.channels;
-    for (int64_t i = 0; i < 6; ++i) {
-      const int64_t y = tile.y - g.top + i * g.dilation_h;
-      for (int64_t j = 0; j < 6; ++j) {
-        const int64_t x = tile.x - g.left + j * g.dilation_w;
-        const bool inside = y >= 0 && y < g.h && x >= 0 && x < g.w;
-        at[i * 6 + j] = inside ? image + (y * g.w + x) * g.channels : g.pad;
-      }
-    }
-  }
-
   static OCTET_INLINE void transform_x(const WinogradArgs& g, const WinogradTile& tile,
                                        const Block& block, uint8_t* to) {
     const uint8_t* at[kPlanes];
-    locate(g, tile, at);
+    locate<6>(g, g.a, g.pad, tile, at);
     const auto flip = V::set_half8(g.flip);
     for (int64_t c = 0; c < g.channels; c += V::kBytes / 2, to += V::kBytes) {
       Halves columns[6][6];
@@ -266,12 +249,8 @@ struct Winograd {
   static OCTET_INLINE void leave(const WinogradArgs& a, const GemmArgs& g,
                                  const typename Product::template Exit<2>& exit,
                                  const WinogradTile& tile, const int32_t* sums) {
-    const auto inside = [](int64_t first, int64_t step, int64_t end) OCTET_INLINE_LAMBDA {
-      const int64_t count = (end - first + step - 1) / step;
-      return count < 4 ? count : 4;
-    };
-    const int64_t rows = inside(tile.y, a.dilation_h, a.oh),
-                  columns = inside(tile.x, a.dilation_w, a.ow);
+    const int64_t rows = inside(tile.y, a.dilation_h, a.oh, 4),
+                  columns = inside(tile.x, a.dilation_w, a.ow, 4);
     uint8_t* y =
         static_cast<uint8_t*>(g.c) + ((tile.image * a.oh + tile.y) * a.ow + tile.x) * exit.ldc;
     const int64_t step = a.dilation_w * exit.ldc;

@@ -126,6 +126,17 @@ Case transposed(Generator& g, size_t spatial) {
 TEST(FloatExactness, Conv2d) {
   expect_exact(300, [](Generator& g) { return conv(g, 2, g.integer(1, 40), g.integer(1, 70), 1); });
 }
+// Around the fewest channels and the smallest images that go by Winograd's algorithm.
+TEST(FloatExactness, Conv2dOf3x3) {
+  expect_exact(200, [](Generator& g) {
+    const auto dilation = g.integers(2, 1, 3);
+    const int64_t in = g.integer(14, 40), out = g.integer(14, 70);
+    return Case{
+        "conv2d",
+        {g.floats(image(g, in, {3, 3}, dilation)), g.floats({out, in, 3, 3}), g.bias(out)},
+        {{"padding", g.integers(4, 0, 4)}, {"dilation", dilation}, {"activation", g.activation()}}};
+  });
+}
 TEST(FloatExactness, GroupedAndDepthwiseConv2d) {
   expect_exact(300, [](Generator& g) {
     return g.chance(0.5) ? conv(g, 2, 1, 1, g.integer(1, 80))

@@ -1,5 +1,5 @@
-// When quantized 3x3 convolutions go by Winograd's algorithm. That they are exact then is shown by
-// exactness_test.cpp.
+// When 3x3 convolutions go by Winograd's algorithms. That their results are right then is shown by
+// exactness_test.cpp and float_exactness_test.cpp.
 #include <gtest/gtest.h>
 
 #include "octet/engine/engine.h"
@@ -120,6 +120,103 @@ TEST_F(Winograd, ImagesOfEverySizeAreExactWithOneKernel) {
           ops::call("conv2d", {x, w, Tensor()}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}},
                     ops::QType{DType::quint8, Quantizer::per_tensor(0.05, 100, DType::quint8)});
       set_engine("native");
+      EXPECT_TRUE(equal(y, expected)) << side << ", " << threads << " threads";
+    }
+  }
+}
+
+namespace {
+
+struct FloatConv {
+  int64_t c = 16, oc = 16, side = 14, dilation = 1;
+  std::vector<int64_t> kernel{3, 3}, stride{1, 1};
+  int64_t groups = 1;
+  bool known_size = true;
+  bool constant = true;
+};
+
+std::unique_ptr<Kernel> kernel_of(const FloatConv& v) {
+  const Tensor w = Tensor::rand({v.oc, v.c / v.groups, v.kernel[0], v.kernel[1]}, 3, -1, 1);
+  const auto dims = [&](int64_t channels, int64_t side) {
+    const std::string n = "N", h = "H", width = "W";
+    return v.known_size ? std::vector<Dim>{n, channels, side, side}
+                        : std::vector<Dim>{n, channels, h, width};
+  };
+  const ops::Op& op = ops::get("conv2d");
+  const std::vector<int64_t> padding(4, v.dilation), dilation(2, v.dilation);
+  return make_kernel(ops::make_spec(
+      op,
+      op.complete({{"padding", padding},
+                   {"dilation", dilation},
+                   {"stride", v.stride},
+                   {"groups", v.groups}}),
+      {TensorType(DType::float32, dims(v.c, v.side)), w.type(), std::nullopt},
+      {Tensor(), v.constant ? w : Tensor(), Tensor()},
+      {TensorType(DType::float32, dims(v.oc, (v.side + v.stride[0] - 1) / v.stride[0]))}, "conv"));
+}
+
+bool is_winograd(const FloatConv& v) {
+  const auto kernel = kernel_of(v);
+  const bool by_name = kernel->name().find("winograd") != std::string::npos;
+  EXPECT_EQ(kernel->description().loop.find("winograd") != std::string::npos, by_name);
+  return by_name;
+}
+
+}  // namespace
+
+TEST(FloatWinograd, LayersOf16ChannelsTakeIt) {
+  EXPECT_TRUE(is_winograd(FloatConv{}));
+  EXPECT_FALSE(is_winograd(FloatConv{.c = 15}));
+  EXPECT_FALSE(is_winograd(FloatConv{.oc = 15}));
+}
+
+TEST(FloatWinograd, OtherWindowsDoNot) {
+  EXPECT_FALSE(is_winograd(FloatConv{.kernel = {3, 1}}));
+  EXPECT_FALSE(is_winograd(FloatConv{.kernel = {5, 5}}));
+  EXPECT_FALSE(is_winograd(FloatConv{.stride = {1, 2}}));
+  EXPECT_FALSE(is_winograd(FloatConv{.c = 32, .oc = 32, .groups = 2}));
+  EXPECT_FALSE(is_winograd(FloatConv{.constant = false}));
+}
+
+// Three quarters of the multiplications may be left: 3x3 results are 4 tiles of 16 products in
+// place of 81, 5x5 are 9 in place of 225; a dilation as large as the image makes each result a
+// tile.
+TEST(FloatWinograd, ImagesThatFillFewOfTheirTilesDoNot) {
+  EXPECT_FALSE(is_winograd(FloatConv{.side = 1}));
+  EXPECT_FALSE(is_winograd(FloatConv{.side = 3}));
+  EXPECT_TRUE(is_winograd(FloatConv{.side = 2}));
+  EXPECT_TRUE(is_winograd(FloatConv{.side = 5}));
+  EXPECT_TRUE(is_winograd(FloatConv{.dilation = 7}));
+  EXPECT_FALSE(is_winograd(FloatConv{.dilation = 14}));
+}
+
+TEST(FloatWinograd, MatricesOfTheProductAreKeptOnlyWhereSizesAreOpen) {
+  const size_t winograd = kernels::table().float_winograd_packed_bytes(16, 16);
+  EXPECT_EQ(kernel_of(FloatConv{})->packed_bytes(), winograd);
+  EXPECT_GE(kernel_of(FloatConv{.known_size = false})->packed_bytes(),
+            winograd + 16 * 16 * 9 * sizeof(float));
+}
+
+TEST(FloatWinograd, ImagesOfEverySizeHaveTheReferenceEnginesBitsWithOneKernel) {
+  testing::Defaults defaults;
+  const auto kernel = kernel_of(FloatConv{.oc = 40, .known_size = false});
+  const Tensor w = Tensor::rand({40, 16, 3, 3}, 3, -1, 1);
+  for (const int64_t side : {1, 2, 3, 4, 5, 9, 17, 40}) {
+    const Tensor x =
+        Tensor::rand({2, 16, side, side}, 5, -1, 10).contiguous(MemoryFormat::channels_last);
+    set_engine("reference");
+    const Tensor expected =
+        ops::call("conv2d", {x, w, Tensor()}, {{"padding", std::vector<int64_t>(4, 1)}});
+    set_engine("native");
+    for (const int threads : {1, 3}) {
+      set_num_threads(threads);
+      const Shape out{2, 40, side, side};
+      const auto plan = kernel->plan({x.shape(), w.shape(), {}}, {out});
+      Tensor y = Tensor::empty(out, DType::float32, nullptr, MemoryFormat::channels_last);
+      Buffer scratch = Buffer::allocate(plan->scratch_bytes());
+      const void* inputs[] = {x.raw_data(), nullptr, nullptr};
+      void* outputs[] = {y.raw_data()};
+      plan->run(inputs, outputs, scratch.data());
       EXPECT_TRUE(equal(y, expected)) << side << ", " << threads << " threads";
     }
   }

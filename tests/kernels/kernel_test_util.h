@@ -92,6 +92,12 @@ class Guarded {
     return reinterpret_cast<T*>(data());
   }
   template <typename T>
+  T get(size_t i) const {
+    T value;
+    std::memcpy(&value, bytes_.data() + kWall + i * sizeof(T), sizeof(T));
+    return value;
+  }
+  template <typename T>
   void put(size_t i, T value) {
     std::memcpy(data() + i * sizeof(T), &value, sizeof(T));
   }

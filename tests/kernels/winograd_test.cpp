@@ -1,30 +1,23 @@
-#include "tests/kernels/kernel_test_util.h"
+#include "tests/kernels/winograd_images.h"
 
 namespace octet::kernels {
 namespace {
 
 // One 3x3 convolution with all its operands, and what should come out.
 struct Convolution {
-  int64_t images = 1;
   WinogradArgs args;
+  WinogradCase images;
   std::vector<uint8_t> x, pad;
   std::vector<int8_t> w;  // [n][9][channels]
   std::vector<int32_t> bias;
   std::vector<float> multiplier;
-  std::vector<WinogradTile> tiles;
   Guarded expected{0};
 
   Convolution(Random& random, int64_t channels, int64_t n, int64_t h, int64_t width,
-              int64_t dilation_h = 1, int64_t dilation_w = 1) {
-    images = random.integer(1, 2);
-    args.channels = channels;
-    args.h = h, args.w = width;
-    args.dilation_h = dilation_h, args.dilation_w = dilation_w;
-    args.top = random.integer(0, 3), args.left = random.integer(0, 3);
-    args.oh = std::max<int64_t>(1, h + args.top + random.integer(0, 3) - 2 * dilation_h);
-    args.ow = std::max<int64_t>(1, width + args.left + random.integer(0, 3) - 2 * dilation_w);
+              int64_t dilation_h = 1, int64_t dilation_w = 1)
+      : images(random, args, 4, channels, h, width, dilation_h, dilation_w) {
     args.flip = random.chance(0.7) ? 0x80 : 0;
-    x = with_slack(random.bytes(static_cast<size_t>(images * h * width * channels)), random);
+    x = with_slack(random.bytes(static_cast<size_t>(images.images * h * width * channels)), random);
     pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(channels),
                                           static_cast<uint8_t>(random.integer(0, 255))),
                      random);
@@ -33,11 +26,6 @@ struct Convolution {
       bias.push_back(static_cast<int32_t>(random.integer(-50000, 50000)));
       multiplier.push_back(random.magnitude(1e-5f, 1e-2f));
     }
-    for (int64_t image = 0; image < images; ++image)
-      for (const int64_t y : starts(args.oh, dilation_h))
-        for (const int64_t at : starts(args.ow, dilation_w))
-          tiles.push_back(
-              {static_cast<int32_t>(image), static_cast<int32_t>(y), static_cast<int32_t>(at)});
     const Range y = random_range(random, random.chance(0.4));
     args.finish.shape.n = n;
     args.finish.zero_point = y.zero_point, args.finish.lo = y.lo, args.finish.hi = y.hi;
@@ -46,33 +34,18 @@ struct Convolution {
     args.finish.multiplier = multiplier.data();
     args.a = x.data();
     args.pad = pad.data();
-    args.tiles = tiles.data();
   }
 
-  static std::vector<int64_t> starts(int64_t size, int64_t dilation) {
-    std::vector<int64_t> result;
-    for (int64_t i = 0; i < size; ++i)
-      if (i / dilation % 4 == 0) result.push_back(i);
-    return result;
-  }
-  size_t output_bytes() const {
-    return static_cast<size_t>(images * args.oh * args.ow * args.finish.ldc);
-  }
+  size_t output_bytes() const { return static_cast<size_t>(images.pixels(args) * args.finish.ldc); }
 
   void compute_expected() {
     expected = Guarded(output_bytes());
-    for (int64_t p = 0; p < images * args.oh * args.ow; ++p)
+    for (int64_t p = 0; p < images.pixels(args); ++p)
       for (int64_t n = 0; n < args.finish.shape.n; ++n) {
         int64_t acc = bias[static_cast<size_t>(n)];
         for (int64_t t = 0; t < 9; ++t) {
-          const int64_t row = p / args.ow % args.oh - args.top + t / 3 * args.dilation_h,
-                        column = p % args.ow - args.left + t % 3 * args.dilation_w,
-                        image = p / args.ow / args.oh;
-          const bool inside = row >= 0 && row < args.h && column >= 0 && column < args.w;
-          const uint8_t* from =
-              inside ? &x[static_cast<size_t>(((image * args.h + row) * args.w + column) *
-                                              args.channels)]
-                     : pad.data();
+          const int64_t at = WinogradCase::place(args, p, t);
+          const uint8_t* from = at < 0 ? pad.data() : &x[static_cast<size_t>(at)];
           for (int64_t c = 0; c < args.channels; ++c)
             acc += static_cast<int8_t>(from[c] ^ args.flip) *
                    w[static_cast<size_t>((n * 9 + t) * args.channels + c)];
@@ -96,7 +69,7 @@ struct Convolution {
     WinogradArgs a = args;
     a.weights = packed.data();
     a.finish.c = y.data();
-    const auto all = static_cast<int64_t>(tiles.size());
+    const auto all = std::ssize(images.tiles);
     if (step == 0) step = all;
     columns *= 2 * kernels.gemm_nr;
     for (int64_t t = 0; t < all; t += step)
@@ -108,11 +81,7 @@ struct Convolution {
     return y;
   }
 
-  std::string describe() const {
-    return std::to_string(args.channels) + " to " + std::to_string(args.finish.shape.n) +
-           " channels, " + std::to_string(args.h) + "x" + std::to_string(args.w) + ", dilation " +
-           std::to_string(args.dilation_h) + "x" + std::to_string(args.dilation_w);
-  }
+  std::string describe() const { return WinogradCase::describe(args, args.finish.shape.n); }
 };
 
 class WinogradTest : public EveryIsa {
@@ -179,7 +148,7 @@ TEST_P(WinogradTest, TheLargestCodesWeightsAndSumsAreExact) {
       return signs == 0 ? 0 : signs == 1 ? (y + x) % 2 : static_cast<int64_t>(random.chance(0.5));
     };
     // The same pattern in all channels, so that nothing cancels.
-    for (int64_t p = 0; p < conv.images * 64; ++p)
+    for (int64_t p = 0; p < conv.images.images * 64; ++p)
       std::fill_n(conv.x.begin() + p * kChannels, kChannels,
                   static_cast<uint8_t>(sign(p / 8, p % 8) ? 255 : 0));
     for (int64_t t = 0; t < 5 * 9; ++t)

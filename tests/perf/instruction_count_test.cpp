@@ -158,6 +158,32 @@ class Kernels {
     g.tiles = tiles;
     return instructions_of([&] { table_.winograd(g, scratch.data(), 0, 4, 0, kChannels); });
   }
+  // The same of floats, by Winograd's algorithm.
+  int64_t float_winograd() {
+    constexpr int kChannels = 32;
+    const auto w = floats(size_t{9} * kChannels * kChannels), a = floats(image(kChannels));
+    const std::vector<float> pad(kChannels), bias(kChannels, 1.0f);
+    std::vector<uint8_t> packed = bytes(table_.float_winograd_packed_bytes(kChannels, kChannels)),
+                         scratch = bytes(table_.float_winograd_scratch_bytes(kChannels));
+    std::vector<float> y(image(kChannels));
+    table_.float_winograd_pack(kChannels, kChannels, w.data(), 0, kChannels,
+                               reinterpret_cast<float*>(packed.data()));
+    std::vector<kernels::WinogradTile> tiles;
+    for (const int32_t row : {0, 2, 4})
+      for (const int32_t column : {0, 2, 4, 6}) tiles.push_back({0, row, column});
+    kernels::FloatWinogradArgs g;
+    g.channels = g.n = g.ldc = kChannels;
+    g.h = g.w = g.oh = g.ow = kSide;
+    g.top = g.left = 1;
+    g.tiles = tiles.data();
+    g.a = a.data();
+    g.pad = pad.data();
+    g.weights = reinterpret_cast<const float*>(packed.data());
+    g.c = y.data();
+    g.bias = bias.data();
+    return instructions_of(
+        [&] { table_.float_winograd(g, scratch.data(), 0, std::ssize(tiles), 0, kChannels); });
+  }
   // A dynamic linear layer of one row.
   int64_t row(Weights kind) {
     kernels::GemmArgs g;
@@ -296,6 +322,7 @@ std::map<std::string, int64_t> counts(Isa isa) {
                                            {"gemv", k.row(Weights::small)},
                                            {"gemv_4_bits", k.row_of_4_bits()},
                                            {"float_gemm", k.float_convolution()},
+                                           {"float_winograd", k.float_winograd()},
                                            {"depthwise", k.depthwise()},
                                            {"add", k.add()},
                                            {"quantize", k.quantize()},

@@ -6,6 +6,7 @@
 #include "octet/engine/native/float_impl.h"
 #include "octet/engine/native/image_impl.h"
 #include "octet/engine/native/schedule_impl.h"
+#include "octet/engine/native/winograd_impl.h"
 #include "octet/engine/reorder.h"
 
 namespace octet::native {
@@ -51,10 +52,27 @@ Window flat(const Window3& w) {
           w.begin[2],  w.end[1],    w.end[2],    w.dilation[1], w.dilation[2]};
 }
 
+// By which algorithms a layer is computed: by the matrix product, by Winograd's, or as the sizes of
+// an image decide.
+enum class By { product, winograd, both };
+
+By algorithm_of(const OpSpec& spec) {
+  if (!engine_detail::may_take_float_winograd(spec)) return By::product;
+  const TensorType& y = spec.outputs[0];
+  if (!y.dims[2].known() || !y.dims[3].known()) return By::both;
+  return engine_detail::float_winograd_pays(engine_detail::conv_window(spec), y.dims[2].size(),
+                                            y.dims[3].size())
+             ? By::winograd
+             : By::product;
+}
+
 class FloatConvKernel final : public Kernel {
  public:
-  FloatConvKernel(ConvSpec spec, const Tensor& weight)
-      : spec_(std::move(spec)), rank_(weight.dim()) {
+  FloatConvKernel(ConvSpec spec, const Tensor& weight, By by)
+      : spec_(std::move(spec)), rank_(weight.dim()), by_(by) {
+    if (by_ != By::product)
+      winograd_ = make_float_winograd(flat(spec_.window), weight, spec_.bias, spec_.range);
+    if (by_ == By::winograd) return;
     const auto* w = static_cast<const float*>(weight.raw_data());
     const int64_t taps = spec_.window.taps();
     if (spec_.depthwise) {
@@ -92,6 +110,7 @@ class FloatConvKernel final : public Kernel {
   std::string name() const override {
     if (spec_.depthwise)
       return fmt::format("{} float depthwise {}", spec_.op, to_string(table_->isa));
+    if (winograd_) return fmt::format("{} float winograd 2x2 {}", spec_.op, to_string(table_->isa));
     return fmt::format("{} float {} {}x{} {}", spec_.op,
                        spec_.window.is_pointwise() ? "gemm"
                        : spec_.joined              ? "row gemm"
@@ -102,6 +121,7 @@ class FloatConvKernel final : public Kernel {
   KernelDescription description() const override {
     KernelDescription d = described(KernelDescription::Arithmetic::floats);
     d.loop = spec_.depthwise ? fmt::format("float_depthwise_{}", to_string(table_->isa))
+             : winograd_     ? fmt::format("float_winograd_{}", to_string(table_->isa))
                              : float_loop(*table_);
     d.accumulator = "float32";
     return d;
@@ -114,7 +134,7 @@ class FloatConvKernel final : public Kernel {
     return rank_ == 4 ? Layout::channels_last : Layout::row_major;
   }
   size_t packed_bytes() const override {
-    size_t bytes = by_tap_.size() * sizeof(float);
+    size_t bytes = by_tap_.size() * sizeof(float) + (winograd_ ? winograd_->packed_bytes() : 0);
     for (const Residue& r : residues_) bytes += r.weights->packed.bytes();
     return bytes;
   }
@@ -155,6 +175,8 @@ class FloatConvKernel final : public Kernel {
 
   ConvSpec spec_;
   int64_t rank_;
+  By by_;
+  std::unique_ptr<const FloatWinograd> winograd_;
   const kernels::KernelTable* table_ = &kernels::table();
   std::vector<Residue> residues_;
   std::vector<float> by_tap_;  // depthwise: [taps][channels]
@@ -359,6 +381,9 @@ class FloatConvPlan final : public KernelPlan {
 
 std::unique_ptr<KernelPlan> FloatConvKernel::plan(const std::vector<Shape>& in,
                                                   const std::vector<Shape>& out) const {
+  if (by_ == By::winograd || (by_ == By::both && engine_detail::float_winograd_pays(
+                                                     flat(spec_.window), out[0][2], out[0][3])))
+    return winograd_->plan(conv_shape(in, out));
   return std::make_unique<FloatConvPlan>(*this, in[0], out[0]);
 }
 
@@ -369,7 +394,7 @@ std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
       (spec.has(2) && !spec.constants[2].defined()))
     return nullptr;
   const Tensor weight = spec.constants[1].contiguous();
-  if (weight.numel() == 0 || !all_finite(weight)) return nullptr;
+  if (weight.numel() == 0 || !engine_detail::all_finite(weight)) return nullptr;
   ConvSpec s;
   s.op = spec.op;
   s.window = engine_detail::conv_window3(spec);
@@ -382,7 +407,7 @@ std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
              joins_rows(s.window, s.in_channels, s.out_channels);
   if (spec.has(2)) s.bias = spec.constants[2].to_vector<float>();
   s.range = FloatRange(spec.attrs.get_string("activation"));
-  return std::make_unique<FloatConvKernel>(std::move(s), weight);
+  return std::make_unique<FloatConvKernel>(std::move(s), weight, algorithm_of(spec));
 }
 
 }  // namespace octet::native

@@ -34,14 +34,6 @@ inline bool is_float(const OpSpec& spec) {
   return spec.outputs.size() == 1 && spec.outputs[0].dtype == DType::float32;
 }
 
-// Whether all values are finite. Products of weights with padding must be zeros.
-inline bool all_finite(const Tensor& t) {
-  const auto* x = static_cast<const float*>(t.raw_data());
-  float worst = 0;
-  for (int64_t i = 0, n = t.numel(); i < n; ++i) worst += x[i] * 0.0f;
-  return worst == 0;
-}
-
 // Packs the panels of one product in parallel. `packed` has float_gemm_packed_bytes(shape).
 inline void pack_floats(const kernels::KernelTable& table, const kernels::GemmShape& s,
                         const kernels::FloatWeights& w, float* packed) {

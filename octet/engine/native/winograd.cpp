@@ -13,16 +13,6 @@ using engine_detail::WeightCodes;
 
 constexpr int64_t kSide = 4;  // results of a tile in each direction
 
-// Where tiles begin along one dimension of y. Results that lie `dilation` apart share elements of x
-// and make tiles together; those between them make others.
-std::vector<int32_t> tile_starts(int64_t size, int64_t dilation) {
-  std::vector<int32_t> starts;
-  for (int64_t phase = 0; phase < dilation; ++phase)
-    for (int64_t at = phase; at < size; at += kSide * dilation)
-      starts.push_back(static_cast<int32_t>(at));
-  return starts;
-}
-
 // All sums of (q_x - 128) * q_w over a part of x's channels are within -2^25 .. 2^25 - 1.
 bool sums_fit(const WeightCodes& weights, int64_t channels) {
   const int64_t part = kernels::winograd_part(channels) * 9, length = channels * 9;
@@ -65,18 +55,18 @@ struct WinogradWeights {
 
 class WinogradPlan final : public KernelPlan {
  public:
-  WinogradPlan(const WinogradWeights& w, const ConvShape& s) : w_(w), s_(s) {
-    const Window& v = w.window;
-    const std::vector<int32_t> ys = tile_starts(s.oh, v.dh), xs = tile_starts(s.ow, v.dw);
-    for (int64_t image = 0; image < s.images; ++image)
-      for (const int32_t y : ys)
-        for (const int32_t x : xs) tiles_.push_back({static_cast<int32_t>(image), y, x});
+  WinogradPlan(const WinogradWeights& w, const ConvShape& s)
+      : w_(w), s_(s), tiles_(winograd_tiles(s.images, s.oh, s.ow, w.window, kSide)) {
     pad_ = Buffer::allocate(s.c);
     std::memset(pad_.data(), w.packed.x_zero_point ^ (w.packed.flip_x ? 0x80 : 0), s.c);
     scratch_ = (w.packed.table->winograd_scratch_bytes(s.c) + 63) / 64 * 64;
-    divide();
+    const kernels::GemmShape& shape = w.packed.shape;
+    const int64_t tiles = std::ssize(tiles_);
+    parts_ =
+        winograd_parts(tiles, shape.n, 2 * w.packed.table->gemm_nr,
+                       worthwhile_tasks(tiles * kSide * kSide, shape.n * shape.k * shape.taps));
   }
-  size_t scratch_bytes() const override { return scratch_ * t_parts_ * n_parts_; }
+  size_t scratch_bytes() const override { return scratch_ * parts_.count(); }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs,
            void* scratch) override {
@@ -94,38 +84,17 @@ class WinogradPlan final : public KernelPlan {
     a.pad = reinterpret_cast<const uint8_t*>(pad_.data());
     a.weights = w_.weights.data();
     a.tiles = tiles_.data();
-    const auto& table = *w_.packed.table;
-    const int64_t columns = 2 * table.gemm_nr, all = (s_.oc + columns - 1) / columns;
-    parallel_for(t_parts_ * n_parts_, [&](int64_t part) {
-      const int64_t i = part / n_parts_, j = part % n_parts_;
-      table.winograd(a, static_cast<char*>(scratch) + part * scratch_,
-                     std::ssize(tiles_) * i / t_parts_, std::ssize(tiles_) * (i + 1) / t_parts_,
-                     all * j / n_parts_ * columns,
-                     std::min(s_.oc, all * (j + 1) / n_parts_ * columns));
+    parts_.for_each([&](int64_t part, int64_t t0, int64_t t1, int64_t n0, int64_t n1) {
+      w_.packed.table->winograd(a, static_cast<char*>(scratch) + part * scratch_, t0, t1, n0, n1);
     });
   }
 
  private:
-  // A part for each thread, which has scratch memory of its own: by tiles, or by channels where
-  // there are few tiles, for each part by tiles reads all weights, and each by channels transforms
-  // all of x.
-  void divide() {
-    constexpr int64_t kTilesThatHideWeights = 24;
-    const kernels::GemmShape& shape = w_.packed.shape;
-    const int64_t tiles = std::ssize(tiles_), columns = 2 * w_.packed.table->gemm_nr,
-                  all_columns = (shape.n + columns - 1) / columns;
-    const int64_t parts = std::clamp<int64_t>(
-        worthwhile_tasks(tiles * kSide * kSide, shape.n * shape.k * shape.taps), 1, num_threads());
-    t_parts_ = std::clamp<int64_t>(tiles / kTilesThatHideWeights, 1, parts);
-    n_parts_ = std::min(parts / t_parts_, all_columns);
-    t_parts_ = std::max<int64_t>(1, std::min(parts / n_parts_, tiles));
-  }
-
   const WinogradWeights& w_;
   ConvShape s_;
   std::vector<kernels::WinogradTile> tiles_;
   Buffer pad_;
-  int64_t t_parts_ = 1, n_parts_ = 1;
+  WinogradParts parts_;
   size_t scratch_ = 0;  // of a part
 };
 
@@ -153,7 +122,7 @@ class WinogradConvolution final : public Winograd {
     constexpr double kPlanes = 36;  // matrices of transformed weights, of 16 bits
     const kernels::WinogradCost& cost = w_.packed.table->winograd_cost;
     const auto count = [](int64_t size, int64_t dilation) {
-      return static_cast<double>(tile_starts(size, dilation).size());
+      return static_cast<double>(engine_detail::tile_starts(size, dilation, kSide).size());
     };
     const auto c = static_cast<double>(s.c), oc = static_cast<double>(s.oc),
                images = static_cast<double>(s.images);
@@ -178,6 +147,27 @@ class WinogradConvolution final : public Winograd {
 };
 
 }  // namespace
+
+std::vector<kernels::WinogradTile> winograd_tiles(int64_t images, int64_t oh, int64_t ow,
+                                                  const Window& window, int64_t side) {
+  std::vector<kernels::WinogradTile> tiles;
+  const std::vector<int32_t> ys = engine_detail::tile_starts(oh, window.dh, side),
+                             xs = engine_detail::tile_starts(ow, window.dw, side);
+  for (int64_t image = 0; image < images; ++image)
+    for (const int32_t y : ys)
+      for (const int32_t x : xs) tiles.push_back({static_cast<int32_t>(image), y, x});
+  return tiles;
+}
+
+WinogradParts winograd_parts(int64_t tiles, int64_t n, int64_t columns, int64_t worth) {
+  constexpr int64_t kTilesThatHideWeights = 24;
+  WinogradParts p{tiles, n, columns};
+  const int64_t parts = std::clamp<int64_t>(worth, 1, num_threads());
+  p.by_tiles = std::clamp<int64_t>(tiles / kTilesThatHideWeights, 1, parts);
+  p.by_columns = std::min(parts / p.by_tiles, (n + columns - 1) / columns);
+  p.by_tiles = std::max<int64_t>(1, std::min(parts / p.by_columns, tiles));
+  return p;
+}
 
 std::unique_ptr<const Winograd> make_winograd(const OpSpec& spec, const IntegerWeights& weights,
                                               const PackedWeights& packed) {

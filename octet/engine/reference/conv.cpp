@@ -2,10 +2,12 @@
 #include <cmath>
 
 #include "octet/engine/reference/reference_impl.h"
+#include "octet/engine/winograd_tiles_impl.h"
 
 namespace octet::reference {
 namespace {
 
+using engine_detail::Window;
 using engine_detail::Window3;
 
 // What is summed for each output: where the operands of its products lie.
@@ -112,11 +114,106 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
       std::vector<std::string>(), sums_in_64_bits(true));
 }
 
+// Winograd's F(2x2, 3x3), a tile and a channel at a time, step by step as docs/numerics.md has it.
+class FloatTiles {
+ public:
+  using Tile = std::array<std::array<float, 4>, 4>;
+
+  FloatTiles(const OpSpec& spec, const Shape& x, const Shape& y)
+      : window_(engine_detail::conv_window(spec)),
+        x_(x),
+        y_(y),
+        activation_(spec.attrs.get_string("activation")) {}
+
+  void run(const float* x, const float* weight, const float* bias, float* y) const {
+    const int64_t channels = x_[1];
+    std::vector<Tile> d(channels), u(channels);
+    for (int64_t n = 0; n < y_[0]; ++n)
+      for (const int32_t top : starts(y_[2], window_.dh))
+        for (const int32_t left : starts(y_[3], window_.dw)) {
+          for (int64_t c = 0; c < channels; ++c)
+            d[c] = both_ways<4>(pixels(x + (n * channels + c) * x_[2] * x_[3], top, left), of_x);
+          for (int64_t oc = 0; oc < y_[1]; ++oc) {
+            for (int64_t c = 0; c < channels; ++c)
+              u[c] = both_ways<3>(taps(weight + (oc * channels + c) * 9), of_weight);
+            Tile m{};
+            if (bias) m[1][1] = bias[oc];
+            for (int64_t c = 0; c < channels; ++c)
+              for (size_t i = 0; i < 4; ++i)
+                for (size_t j = 0; j < 4; ++j) m[i][j] = std::fma(d[c][i][j], u[c][i][j], m[i][j]);
+            store(both_ways<4>(m, of_y), y + (n * y_[1] + oc) * y_[2] * y_[3], top, left);
+          }
+        }
+  }
+
+ private:
+  using Line = std::array<float, 4>;  // the first few are used
+
+  static Line of_x(const Line& d) { return {d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]}; }
+  static Line of_weight(const Line& g) {
+    const float ends = g[0] + g[2];
+    return {g[0], (ends + g[1]) / 2, (ends - g[1]) / 2, g[2]};
+  }
+  static Line of_y(const Line& m) { return {m[0] + m[1] + m[2], m[1] - m[2] - m[3]}; }
+  // The columns of a square of so many numbers, then the rows of what comes out.
+  template <size_t kColumns>
+  static Tile both_ways(const Tile& from, Line (*transform)(const Line&)) {
+    Tile half{}, to{};
+    for (size_t j = 0; j < kColumns; ++j) {
+      const Line column = transform({from[0][j], from[1][j], from[2][j], from[3][j]});
+      for (size_t i = 0; i < 4; ++i) half[i][j] = column[i];
+    }
+    for (size_t i = 0; i < 4; ++i) to[i] = transform(half[i]);
+    return to;
+  }
+
+  static std::vector<int32_t> starts(int64_t size, int64_t dilation) {
+    return engine_detail::tile_starts(size, dilation, engine_detail::kFloatTile);
+  }
+  static Tile taps(const float* w) {
+    Tile g{};
+    for (size_t i = 0; i < 3; ++i)
+      for (size_t j = 0; j < 3; ++j) g[i][j] = w[3 * i + j];
+    return g;
+  }
+  Tile pixels(const float* x, int64_t top, int64_t left) const {
+    Tile d{};
+    for (size_t i = 0; i < 4; ++i)
+      for (size_t j = 0; j < 4; ++j) {
+        const int64_t row = top - window_.ph + static_cast<int64_t>(i) * window_.dh,
+                      column = left - window_.pw + static_cast<int64_t>(j) * window_.dw;
+        if (row >= 0 && row < x_[2] && column >= 0 && column < x_[3])
+          d[i][j] = x[row * x_[3] + column];
+      }
+    return d;
+  }
+  void store(const Tile& results, float* y, int64_t top, int64_t left) const {
+    for (size_t i = 0; i < 2; ++i)
+      for (size_t j = 0; j < 2; ++j) {
+        const int64_t row = top + static_cast<int64_t>(i) * window_.dh,
+                      column = left + static_cast<int64_t>(j) * window_.dw;
+        if (row < y_[2] && column < y_[3])
+          y[row * y_[3] + column] = float_result(results[i][j], activation_);
+      }
+  }
+
+  Window window_;
+  Shape x_, y_;
+  std::string activation_;
+};
+
 std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
   FloatOperand w(spec, 1), b(spec, 2);
   std::string activation = spec.attrs.get_string("activation");
+  const bool may_take_tiles = engine_detail::may_take_float_winograd(spec);
   return std::make_unique<ReferenceKernel>(
       spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        if (may_take_tiles && engine_detail::float_winograd_pays(engine_detail::conv_window(spec),
+                                                                 out[0][2], out[0][3]))
+          return [=, tiles = FloatTiles(spec, in[0], out[0])](auto inputs, auto outputs) {
+            tiles.run(static_cast<const float*>(inputs[0]), w.data(inputs), b.data(inputs),
+                      static_cast<float*>(outputs[0]));
+          };
         return [=, xs = engine_detail::with_3_spatial(in[0]),
                 ys = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
           const auto* x = static_cast<const float*>(inputs[0]);

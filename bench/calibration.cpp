@@ -71,7 +71,8 @@ void run(int argc, char** argv) {
   const runtime::Program plain = runtime::compile(graph::fuse_activations(source));
   auto prepared = quant::prepare_fx(source, quant::get_default_qconfig());
   const int64_t turns = (images + batch - 1) / batch;
-  for (uint64_t i = 0; i < 2; ++i) {  // memory is planned, ranges are roughly known
+  const quant::FixedWeights fixed(*prepared);  // as `octet quantize` does
+  for (uint64_t i = 0; i < 2; ++i) {           // memory is planned, ranges are roughly known
     auto x = inputs_of(source, batch, 1000000 + i);
     plain.run(x);
     prepared->forward(x);

@@ -63,6 +63,7 @@ class Part {
   // were seen before are left out.
   void show_batches(const std::function<int64_t()>& next) {
     const dist::Plan& plan = shard_.plan;
+    const quant::FixedWeights fixed(prepared_);
     for (int64_t b = next(); b < plan.batches(); b = next()) {
       const int64_t begin = b * plan.step, end = std::min(begin + plan.step, plan.samples);
       if (shard_.has_seen(begin)) continue;

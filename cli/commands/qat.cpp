@@ -47,7 +47,10 @@ void start_from_calibration(const Options& o, const graph::Graph& scores,
   const quant::QConfig qconfig =
       quant::with_weight_bits(quant::get_default_qconfig(o.qconfig), o.weight_bits);
   auto calibrated = quant::prepare_fx(scores, qconfig, {o.skip, ""});
-  for (const std::vector<Tensor>& batch : samples) calibrated->forward(batch);
+  {
+    const quant::FixedWeights fixed(*calibrated);
+    for (const std::vector<Tensor>& batch : samples) calibrated->forward(batch);
+  }
   if (starts_from_gptq(o)) quant::gptq(*calibrated, samples);
   quant::start_qat_from(qat, *calibrated);
 }

@@ -258,6 +258,7 @@ void show(quant::ObservedGraphModule& prepared, const CalibrationData& data, int
 CalibrationQuality calibrate(quant::ObservedGraphModule& prepared, const CalibrationData& data) {
   const CalibrationPlan plan = make_plan(prepared, data);
   CalibrationWatch watch(prepared);
+  const quant::FixedWeights fixed(prepared);
   for (int64_t i = 0; i < plan.samples; i += plan.step) {
     if (i > 0 && i == plan.half) watch.half_way(i);
     show(prepared, data, i, std::min(plan.step, plan.samples - i));

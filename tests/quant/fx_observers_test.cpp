@@ -228,5 +228,35 @@ TEST(FxObservers, WhatIsQuantizedReadsAndGivesObservedValues) {
   }
 }
 
+// The largest value of %y, which is the first one's weights times ones.
+double largest(const Prepared& p) { return p.module("y").max_val().item(); }
+
+TEST(FxObservers, AWeightThatIsWrittenIntoCountsFromTheNextCallOn) {
+  Prepared p(kConv + "return (%y)");
+  const Tensor x = Tensor::ones({1, 2, 4, 4});
+  p.model->forward({x});
+  EXPECT_EQ(largest(p), 3 + 4);
+  p.model->tensor("w").data<float>()[3] = 10;
+  p.model->forward({x});
+  EXPECT_EQ(largest(p), 3 + 10);
+}
+
+TEST(FxObservers, FixedWeightsAreLookedAtOnceAndAgainAfterwards) {
+  Prepared p(kConv + "return (%y)");
+  const Tensor x = Tensor::ones({1, 2, 4, 4});
+  p.model->forward({x});
+  {
+    p.model->tensor("w").data<float>()[3] = 10;
+    const FixedWeights fixed(*p.model);
+    p.model->forward({x});  // what was written before counts
+    EXPECT_EQ(largest(p), 3 + 10);
+    p.model->tensor("w").data<float>()[3] = 20;  // against the promise
+    p.model->forward({x});
+    EXPECT_EQ(largest(p), 3 + 10);
+  }
+  p.model->forward({x});
+  EXPECT_EQ(largest(p), 3 + 20);
+}
+
 }  // namespace
 }  // namespace octet::quant

@@ -271,8 +271,10 @@ std::shared_ptr<ObservedGraphModule> prepared_with_ranges(const Graph& graph, co
   const auto observers = activation_observers(*prepared);
   const bool missing = std::any_of(observers.begin(), observers.end(),
                                    [](const auto& o) { return o.second->empty(); });
-  if (missing)
+  if (missing) {
+    const FixedWeights fixed(*prepared);
     for (const std::vector<Tensor>& batch : samples) prepared->forward(batch);
+  }
   return prepared;
 }
 

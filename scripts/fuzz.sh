@@ -12,12 +12,12 @@ PRESET=fuzz scripts/build.sh fuzz_octet || exit 2
 program=$PWD/build-fuzz/bin/fuzz_octet
 if [ $# -gt 0 ]; then names=("$@"); else mapfile -t names < <("$program" 2>&1 | sed -n 's/^OCTET_FUZZER must be one of: //p' | tr ' ' '\n'); fi
 mkdir -p build-fuzz/corpus build-fuzz/findings build-fuzz/logs
-# 5 s for an input; of memory each fuzzer sets its own for one allocation (fuzz/fuzz.h), here for all at once.
+# 5 s for an input (TIMEOUT: another number, for a machine that has other work); of memory each fuzzer sets its own for one allocation (fuzz/fuzz.h), here for all at once.
 one() {
   local name=$1
   mkdir -p "build-fuzz/corpus/$name"
   OCTET_FUZZER=$name "$program" "build-fuzz/corpus/$name" $([ -d "fuzz/corpus/$name" ] && echo "fuzz/corpus/$name") \
-    -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2560 -max_len=65536 -close_fd_mask=1 -print_final_stats=1 \
+    -max_total_time="$seconds" -timeout="${TIMEOUT:-5}" -rss_limit_mb=2560 -max_len=65536 -close_fd_mask=1 -print_final_stats=1 \
     -artifact_prefix="build-fuzz/findings/$name-" >"build-fuzz/logs/$name" 2>&1
   local code=$? runs
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "build-fuzz/logs/$name")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -40,6 +41,23 @@ void visit_numbers(const Tensor& x, Fn&& fn) {
 // The larger; NaN if either is.
 double larger(double a, double b) { return std::isnan(a) || b <= a ? a : b; }
 
+// Sums of every kLanes-th element, which do not wait for each other.
+constexpr int64_t kLanes = 8;
+struct Lanes {
+  double xx[kLanes] = {}, yy[kLanes] = {}, xy[kLanes] = {}, dd[kLanes] = {}, max[kLanes] = {};
+
+  // Where x is not finite, nothing counts.
+  void add(int64_t lane, double x, double y) {
+    const bool counts = std::abs(x) <= std::numeric_limits<double>::max();
+    const double u = counts ? x : 0, v = counts ? y : 0, d = u - v;
+    xx[lane] += u * u;
+    yy[lane] += v * v;
+    xy[lane] += u * v;
+    dd[lane] += d * d;
+    max[lane] = larger(max[lane], std::abs(d));
+  }
+};
+
 double squared_distance(const Tensor& x, const Tensor& y) {
   ErrorStatistics e;
   e.add(x, y);
@@ -59,15 +77,18 @@ void ErrorStatistics::add(const Tensor& x, const Tensor& y) {
               to_string(y.type()));
   visit_numbers(a, [&](const auto* p) {
     visit_numbers(b, [&](const auto* q) {
-      for (int64_t i = 0, n = a.numel(); i < n; ++i) {
-        const auto u = static_cast<double>(p[i]), v = static_cast<double>(q[i]);
-        if (!std::isfinite(u)) continue;
-        const double d = u - v;
-        xx_ += u * u;
-        yy_ += v * v;
-        xy_ += u * v;
-        dd_ += d * d;
-        max_ = larger(max_, std::abs(d));
+      Lanes sums;
+      int64_t i = 0;
+      const int64_t n = a.numel();
+      for (; i + kLanes <= n; i += kLanes)
+        for (int64_t l = 0; l < kLanes; ++l) sums.add(l, p[i + l], q[i + l]);
+      for (; i < n; ++i) sums.add(i % kLanes, p[i], q[i]);
+      for (size_t l = 0; l < kLanes; ++l) {
+        xx_ += sums.xx[l];
+        yy_ += sums.yy[l];
+        xy_ += sums.xy[l];
+        dd_ += sums.dd[l];
+        max_ = larger(max_, sums.max[l]);
       }
     });
   });

@@ -78,6 +78,54 @@ void for_each2(const Shape& shape, const std::vector<int64_t>& sa, const std::ve
   }
 }
 
+// out[o] = in[i] for every index. Where elements that lie together in `in` do not in `out`, squares
+// of a cache line's width are copied at a time, so that a line is read or written once.
+template <typename T>
+void copy_elements(const Shape& shape, const std::vector<int64_t>& in_strides,
+                   const std::vector<int64_t>& out_strides, const T* in, T* out) {
+  constexpr int64_t kBlock = std::max<int64_t>(8, 64 / static_cast<int64_t>(sizeof(T)));
+  if (numel(shape) == 0) return;
+  struct Axis {
+    int64_t size = 1, in = 0, out = 0;
+  };
+  // Those with the shortest steps come last.
+  std::vector<Axis> axes;
+  for (size_t d = 0; d < shape.size(); ++d)
+    if (shape[d] != 1) axes.push_back({shape[d], in_strides[d], out_strides[d]});
+  const auto take = [&](auto stride) {
+    const auto at = std::min_element(axes.begin(), axes.end(), [&](const Axis& a, const Axis& b) {
+      return a.*stride < b.*stride;
+    });
+    if (at == axes.end()) return Axis{};
+    const Axis axis = *at;
+    axes.erase(at);
+    return axis;
+  };
+  const Axis row = take(&Axis::out), column = row.in == 1 ? Axis{} : take(&Axis::in);
+  Shape outer;
+  std::vector<int64_t> outer_in, outer_out;
+  for (const Axis& a : axes) {
+    outer.push_back(a.size);
+    outer_in.push_back(a.in);
+    outer_out.push_back(a.out);
+  }
+  for_each2(outer, outer_in, outer_out, [&](int64_t a, int64_t b) {
+    for (int64_t c0 = 0; c0 < column.size; c0 += kBlock)
+      for (int64_t r0 = 0; r0 < row.size; r0 += column.size == 1 ? row.size : kBlock) {
+        const int64_t c1 = std::min(column.size, c0 + kBlock),
+                      r1 = column.size == 1 ? row.size : std::min(row.size, r0 + kBlock);
+        for (int64_t c = c0; c < c1; ++c) {
+          const T* from = in + a + c * column.in;
+          T* to = out + b + c * column.out;
+          if (row.in == 1 && row.out == 1)
+            std::copy(from + r0, from + r1, to + r0);
+          else
+            for (int64_t r = r0; r < r1; ++r) to[r * row.out] = from[r * row.in];
+        }
+      }
+  });
+}
+
 // Calls fn with a value of the dtype's storage type, for code that is generic over it.
 template <typename Fn>
 auto visit(DType dtype, Fn&& fn) {
@@ -549,9 +597,8 @@ void Tensor::copy_from(const Tensor& source) {
   }
   visit(dtype(), [&](auto zero) {
     using T = decltype(zero);
-    auto* out = static_cast<T*>(raw_data());
-    const auto* in = static_cast<const T*>(source.raw_data());
-    for_each2(shape(), source.strides(), strides(), [&](int64_t a, int64_t b) { out[b] = in[a]; });
+    copy_elements(shape(), source.strides(), strides(), static_cast<const T*>(source.raw_data()),
+                  static_cast<T*>(raw_data()));
   });
 }
 

@@ -33,8 +33,8 @@ void fill(Array& a, const octet_value_info& info, Choices& choose) {
   for (int64_t& d : a.dims)
     if (d < 0 || choose.integer(0, 15) == 1) d = choose.integer(0, 9) - 1;
   if (choose.integer(0, 15) == 1) a.dims.push_back(choose.integer(-1, 3));
-  octet_dtype dtype = info.dtype;
-  if (choose.integer(0, 15) == 1) dtype = static_cast<octet_dtype>(choose.integer(-1, 17));
+  int dtype = info.dtype;  // C programs may give any
+  if (choose.integer(0, 15) == 1) dtype = static_cast<int>(choose.integer(-1, 17));
   size_t elements = 1;
   for (const int64_t d : a.dims)
     elements = std::min(kMostBytes / 8, elements * static_cast<size_t>(std::max<int64_t>(d, 0)));
@@ -46,7 +46,8 @@ void fill(Array& a, const octet_value_info& info, Choices& choose) {
                            : 2;
   a.data.assign(elements * width, static_cast<uint8_t>(choose.byte()));
   if (choose.integer(0, 15) == 1) a.data.resize(a.data.size() / 2);
-  a.c = {dtype, a.dims.size(), a.dims.data(), a.data.data(), a.data.size()};
+  a.c = {OCTET_FLOAT32, a.dims.size(), a.dims.data(), a.data.data(), a.data.size()};
+  std::memcpy(&a.c.dtype, &dtype, sizeof dtype);
 }
 
 void run_c(const uint8_t* data, size_t size) {

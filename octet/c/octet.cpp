@@ -51,11 +51,22 @@ octet_dtype to_c(DType dtype) {
   fail(ErrorCode::unsupported,
        fmt::format("values of {} have no type in C; dequantize them first", to_string(dtype)));
 }
-DType from_c(octet_dtype dtype, const std::string& who) {
+// An enum of C as the number that it is: a C program may put any int there, which C++ must not read
+// as the enum.
+template <typename Enum>
+int number_of(const Enum& e) {
+  int number;
+  static_assert(sizeof number == sizeof e);
+  std::memcpy(&number, &e, sizeof number);
+  return number;
+}
+
+DType from_c(const octet_dtype& dtype, const std::string& who) {
+  const int number = number_of(dtype);
   for (const DTypeName& d : kDTypes)
-    if (d.c == dtype) return d.dtype;
+    if (static_cast<int>(d.c) == number) return d.dtype;
   fail(ErrorCode::invalid_argument,
-       fmt::format("{}: dtype {} is none of octet_dtype", who, static_cast<int>(dtype)));
+       fmt::format("{}: dtype {} is none of octet_dtype", who, number));
 }
 
 octet_status to_c(ErrorCode code) {
@@ -158,11 +169,12 @@ Tensor input_tensor(const octet_array& array, const Value& wanted) {
 void write_result(const Tensor& result, const std::string& name, octet_array& to) {
   const Tensor y = result.contiguous();
   const Shape shape = to.rank == 0 || to.dims ? Shape(to.dims, to.dims + to.rank) : Shape();
-  if (to.dtype != to_c(y.dtype()) || shape != y.shape())
-    fail(ErrorCode::invalid_argument,
-         fmt::format("output {}: is {} of {}; the array is for {} of {}", name,
-                     to_string(y.shape()), to_string(y.dtype()), to_string(shape),
-                     to_string(from_c(to.dtype, "output " + name))));
+  const DType dtype = from_c(to.dtype, "output " + name);
+  if (dtype != y.dtype() || shape != y.shape())
+    fail(
+        ErrorCode::invalid_argument,
+        fmt::format("output {}: is {} of {}; the array is for {} of {}", name, to_string(y.shape()),
+                    to_string(y.dtype()), to_string(shape), to_string(dtype)));
   const size_t bytes = storage_bytes(y.dtype(), y.numel());
   if (to.bytes < bytes)
     fail(ErrorCode::invalid_argument,
@@ -340,7 +352,7 @@ octet_status octet_quantize(const char* model_path, const char* output_path,
     const graph::Graph source = io::load_graph(model_path);
     graph::Graph result;
     std::vector<std::string> warnings;
-    switch (o.mode) {
+    switch (const int mode = number_of(o.mode)) {
       case OCTET_STATIC:
         result = quantize_statically(source, o, warnings);
         break;
@@ -351,8 +363,7 @@ octet_status octet_quantize(const char* model_path, const char* output_path,
         result = quant::quantize_weight_only_fx(source);
         break;
       default:
-        fail(ErrorCode::invalid_argument,
-             fmt::format("mode {} is none of octet_mode", static_cast<int>(o.mode)));
+        fail(ErrorCode::invalid_argument, fmt::format("mode {} is none of octet_mode", mode));
     }
     if (std::filesystem::path(output_path).extension() == ".onnx")
       io::export_onnx(result, output_path);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -95,6 +96,24 @@ TEST_F(ModelInC, WrongArraysAreNamed) {
   EXPECT_EQ(octet_run(nullptr, &a, 1, &y, 1), OCTET_INVALID_ARGUMENT);
   octet_value_info info;
   EXPECT_EQ(octet_input_info(model, 1, &info), OCTET_INVALID_ARGUMENT);
+}
+
+TEST_F(ModelInC, NumbersThatAreNoDtypeAreErrors) {
+  load();
+  std::vector<float> in(16), out(6);
+  octet_array a = floats(in, x_dims), y = floats(out, y_dims);
+  for (const int number : {-1, 16, 1 << 30}) {
+    for (octet_array* array : {&a, &y}) {
+      const octet_array before = *array;
+      std::memcpy(&array->dtype, &number, sizeof number);
+      EXPECT_EQ(octet_run(model, &a, 1, &y, 1), OCTET_INVALID_ARGUMENT);
+      EXPECT_NE(
+          std::string(octet_error_text()).find(std::to_string(number) + " is none of octet_dtype"),
+          std::string::npos)
+          << octet_error_text();
+      *array = before;
+    }
+  }
 }
 
 TEST_F(ModelInC, FilesThatAreNotThereOrNotModelsHaveAStatus) {

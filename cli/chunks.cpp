@@ -34,6 +34,14 @@ std::vector<Tensor*> statistics_of(nn::Module& module) {
 bool is_least(const std::string& key) { return key.ends_with("min_val"); }
 bool is_most(const std::string& key) { return key.ends_with("max_val"); }
 
+int64_t chunks_of_a_rank(int64_t chunks, const dist::Team& team) {
+  const int64_t own = chunks / team.size();
+  if (chunks % team.size() != 0 || !std::has_single_bit(static_cast<uint64_t>(own)))
+    wrong_usage(fmt::format("--chunks {} do not fit {} ranks: expected {} times 1, 2, 4, 8, ...",
+                            chunks, team.size(), team.size()));
+  return own;
+}
+
 void append(std::vector<float>& to, const Tensor& t) {
   const std::vector<float> values = t.to_vector<float>();
   to.insert(to.end(), values.begin(), values.end());
@@ -42,10 +50,7 @@ void append(std::vector<float>& to, const Tensor& t) {
 }  // namespace
 
 ChunkedStep::ChunkedStep(nn::Module& module, int64_t chunks, dist::Team& team)
-    : team_(team), module_(module), chunks_(chunks), own_(chunks / team.size()) {
-  if (chunks % team.size() != 0 || !std::has_single_bit(static_cast<uint64_t>(own_)))
-    wrong_usage(fmt::format("--chunks {} do not fit {} ranks: expected {} times 1, 2, 4, 8, ...",
-                            chunks, team.size(), team.size()));
+    : team_(team), module_(module), chunks_(chunks), own_(chunks_of_a_rank(chunks, team)) {
   for (const auto& [path, observer] : observers_of(module))
     for (const auto& [key, value] : observer->extra_state())
       if (!is_least(key) && !is_most(key) && key != "num_batches")
@@ -169,6 +174,29 @@ void ChunkedStep::Node::from_bytes(const std::string& bytes) {
     at += v->size() * sizeof(float);
   }
   std::memcpy(&loss, at, sizeof loss);
+}
+
+LearningTeam::LearningTeam(int64_t chunks, dist::Team& team)
+    : team_(team), chunks_(chunks), own_(chunks_of_a_rank(chunks, team)) {}
+
+void LearningTeam::sum(std::vector<float>& values) {
+  if (team_.size() == 1) return;
+  const size_t size = values.size() * sizeof(float);
+  const auto bytes = [&] {
+    return std::string(reinterpret_cast<const char*>(values.data()), size);
+  };
+  std::vector<float> theirs(values.size());
+  const auto read = [&](const std::string& from, std::vector<float>& to) {
+    if (from.size() != size)
+      fail(ErrorCode::internal,
+           fmt::format("another rank learns another network: {} bytes, not {}", from.size(), size));
+    std::memcpy(to.data(), from.data(), size);
+  };
+  team_.reduce(bytes, [&](const std::string& from) {
+    read(from, theirs);
+    for (size_t i = 0; i < values.size(); ++i) values[i] += theirs[i];
+  });
+  read(team_.broadcast(team_.is_first() ? bytes() : std::string()), values);
 }
 
 }  // namespace octet::cli

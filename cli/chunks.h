@@ -1,7 +1,9 @@
 #pragma once
-// A training step whose batch is cut into chunks, for several ranks (docs/scaling.md): each chunk
+// Training steps whose batch is cut into chunks, for several ranks (docs/scaling.md): each chunk
 // has its own forward and backward pass, and what they give is added in one fixed order, so that
-// the bits do not depend on how many ranks share the chunks.
+// the bits do not depend on how many ranks share the chunks. Rank r of n does chunks / n of them,
+// from number r * chunks / n on; chunks / n is a power of two, which makes the ranks' parts whole
+// branches of the tree of sums.
 
 #include <cstdint>
 #include <map>
@@ -10,14 +12,13 @@
 
 #include "octet/dist/team.h"
 #include "octet/nn/module.h"
+#include "octet/quant/algorithms/step_team.h"
 
 namespace octet::cli {
 
 class ChunkedStep {
  public:
-  // A batch has `chunks` of equal size; rank r of n does chunks / n of them, from number
-  // r * chunks / n on. WrongUsage unless chunks / n is a power of two, which makes the ranks' parts
-  // whole branches of the tree of sums.
+  // A batch has `chunks` of equal size. WrongUsage unless each rank's are a power of two.
   ChunkedStep(nn::Module& module, int64_t chunks, dist::Team& team);
   bool is_mine(int64_t chunk) const { return chunk / own_ == team_.rank(); }
 
@@ -53,6 +54,20 @@ class ChunkedStep {
   std::map<std::string, State> observers_;  // before the step, by path
   std::vector<Tensor> statistics_;          // likewise: float buffers
   std::vector<bool> has_gradient_;          // by parameter, after a backward pass
+};
+
+// The ranks as those who learn rounding or distill together.
+class LearningTeam final : public quant::StepTeam {
+ public:
+  // WrongUsage as above.
+  LearningTeam(int64_t chunks, dist::Team& team);
+  int64_t parts() const override { return chunks_; }
+  bool is_mine(int64_t part) const override { return part / own_ == team_.rank(); }
+  void sum(std::vector<float>& values) override;
+
+ private:
+  dist::Team& team_;
+  int64_t chunks_, own_;
 };
 
 }  // namespace octet::cli

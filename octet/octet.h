@@ -64,6 +64,7 @@
 #include "octet/quant/algorithms/qat_start.h"
 #include "octet/quant/algorithms/smooth_quant.h"
 #include "octet/quant/algorithms/split_outliers.h"
+#include "octet/quant/algorithms/step_team.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "cli/calibrate.h"
+#include "cli/chunks.h"
 #include "cli/common.h"
 #include "cli/config.h"
 #include "cli/report.h"
@@ -36,6 +37,7 @@ struct Options {
   std::vector<std::string> stats;
   bool json = false, force = false, resume = false;
   int64_t block_size = 0;  // 0: one scale for each row of a weight
+  int64_t chunks = 0;      // of a step of a recipe's; 0: one for each rank
   QuantizeChoice choice;
   DataOptions sampling;
   ShapeOptions shape;
@@ -348,10 +350,11 @@ void check_usage(const Options& o, bool is_static) {
     wrong_usage("--stats is of --mode static: leave --recipe and --resume out");
   if (o.resume && (!is_static || !o.recipe.empty()))
     wrong_usage("--resume goes on with a calibration: leave --recipe out, and --mode but static");
-  if (team().size() > 1 && (!is_static || !o.recipe.empty() || !o.stats.empty()))
+  if (team().size() > 1 && (!is_static || !o.stats.empty()))
     wrong_usage(
-        "several ranks share the samples of a calibration: --recipe, --stats and --mode but static "
-        "have none, start them without mpirun");
+        "several ranks share the samples of a calibration, or the steps of a --recipe: --stats and "
+        "--mode but static have none, start them without mpirun");
+  if (o.chunks && o.recipe.empty()) wrong_usage("--chunks is of the steps of a --recipe");
   if (is_static && o.calibrate.empty() && o.recipe.empty() && o.stats.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
@@ -373,6 +376,16 @@ void write_page(const Options& o, const graph::Graph& before, const graph::Graph
   write_file_atomically(o.report, debug::html_report(compared, {.float_name = o.model,
                                                                 .quantized_name = o.out,
                                                                 .data = dataset.description()}));
+}
+
+// Of all ranks, which share the steps that learn.
+graph::Graph quantize_by_recipe(const Options& o, const graph::Graph& source,
+                                const quant::Recipe& recipe, const quant::Batches& samples,
+                                quant::ConversionReport& report) {
+  const int64_t chunks = o.chunks > 0 ? o.chunks : team().size();
+  if (chunks == 1) return quant::apply(source, recipe, samples, &report);
+  LearningTeam learning(chunks, team());
+  return quant::apply(source, recipe, samples, &report, &learning);
 }
 
 void run(Options o) {
@@ -405,7 +418,10 @@ void run(Options o) {
     if (!o.calibrate.empty()) open();
     const quant::Batches samples =
         dataset ? samples_of(recipe, source, *dataset, count) : quant::Batches();
-    int8 = quant::apply(source, recipe, samples, &report);
+    int8 = quantize_by_recipe(o, source, recipe, samples, report);
+    const bool is_first = team().is_first();
+    leave_team();
+    if (!is_first) return;  // it does the rest
     calibrated = recipe.samples.count;
     if (dataset) {
       calibrated = 0;
@@ -501,6 +517,12 @@ void add_quantize(CommandLine& program) {
       .add_option("--recipe", o->recipe,
                   "do what a recipe of octet tune says; DATA only where it needs some")
       .type_name("FILE.json");
+  command
+      .add_option("--chunks", o->chunks,
+                  "parts of a step of --recipe's brecq and distill, which the ranks of\n"
+                  "mpirun share (one for each); their number decides the bits")
+      .type_name("N")
+      .check(whole_number(1, 65536));
   command
       .add_option("--stats", o->stats,
                   "take what octet calibrate saw; DATA only for the comparison")

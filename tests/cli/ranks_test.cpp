@@ -6,6 +6,8 @@
 #include <fstream>
 #include <thread>
 
+#include "octet/quant/tune/precision.h"
+#include "octet/quant/tune/recipe.h"
 #include "tests/cli/cli_test_util.h"
 
 namespace octet::testing {
@@ -162,6 +164,35 @@ TEST(CliRanks, AnyNumberOfRanksWritesTheSameFile) {
     EXPECT_EQ(slurp(out), slurp(dir / "one.octet")) << n << " ranks";
   }
   EXPECT_EQ(count_files(dir.path()), 5u);
+}
+
+// Of a recipe the steps that learn are shared, in as many parts as --chunks says.
+TEST(CliRanks, LearnedRoundingOnAnyNumberOfRanksWritesTheSameFile) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  quant::Recipe recipe;
+  recipe.mapping.set_global(quant::with_weight_bits(quant::get_default_qconfig(), 5));
+  recipe.steps = {{"brecq", {{"iterations", int64_t{20}}}},
+                  {"distill", {{"iterations", int64_t{10}}}}};
+  std::ofstream(dir / "r.json") << recipe.to_json();
+  const auto args = [&](const std::string& out, const std::string& chunks) {
+    return std::vector<std::string>{"quantize",    kNet,         "--recipe",  dir / "r.json",
+                                    "--calibrate", kCalibration, "--samples", "64",
+                                    "--chunks",    chunks,       "-o",        out};
+  };
+  RunOptions one_thread = kMpi;
+  expect_success(run_octet(args(dir / "one.octet", "4"), one_thread));
+  for (const int n : {2, 4}) {
+    const std::string out = dir / fmt::format("{}.octet", n);
+    const RunResult r = run_ranks(n, args(out, "4"));
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(slurp(out), slurp(dir / "one.octet")) << n << " ranks";
+  }
+  expect_success(run_octet(args(dir / "whole.octet", "1"), one_thread));
+  EXPECT_NE(slurp(dir / "whole.octet"), slurp(dir / "one.octet"));
+  const RunResult r = run_ranks(2, args(dir / "q.octet", "3"));
+  EXPECT_NE(r.code, 0);
+  EXPECT_TRUE(contains(r.err, "--chunks 3 do not fit 2 ranks")) << r.err;
 }
 
 TEST(CliRanks, RanksOfUnlikeInstructionSetsWriteTheSameFile) {

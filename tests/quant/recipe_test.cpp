@@ -49,7 +49,7 @@ TEST(Recipe, OfAllKindsOfEntriesIsReadAsItWasWritten) {
   if (!registered)
     register_recipe_step({.name = "test nothing",
                           .on_prepared = [](ObservedGraphModule&, const Batches&, const Attrs&,
-                                            const graph::Graph&) {}});
+                                            const graph::Graph&, StepTeam*) {}});
   registered = true;
   Recipe recipe = percentile();
   QConfig four = get_default_qconfig();
@@ -149,7 +149,7 @@ TEST(Recipe, StepsAreRunInTheirOrderOnGraphAndPreparedModule) {
          }});
     register_recipe_step({.name = "test prepared",
                           .on_prepared = [](ObservedGraphModule&, const Batches& given,
-                                            const Attrs& options, const graph::Graph&) {
+                                            const Attrs& options, const graph::Graph&, StepTeam*) {
                             ran.push_back(
                                 fmt::format("prepared {} {}", given.size(), options.get_int("n")));
                           }});

@@ -209,7 +209,8 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   if (!registered) {
     // Puts the good ranges of a calibration back, or makes all values coarse.
     const auto scaled = [](double factor) {
-      return [factor](ObservedGraphModule& p, const Batches&, const Attrs&, const graph::Graph&) {
+      return [factor](ObservedGraphModule& p, const Batches&, const Attrs&, const graph::Graph&,
+                      StepTeam*) {
         if (!on) return;
         for (const auto& [path, module] : p.named_modules()) {
           auto* observer = dynamic_cast<Observer*>(module);

@@ -55,7 +55,7 @@ void learn_layer(std::vector<GroupCodes>& groups, const Grids& grids,
     }
   }
   const Tensor weight_of_rows = Tensor::from(unit, each);
-  learn({&soft}, {}, training_of(options), [&](int) {
+  learn({&soft}, {}, training_of(options), [&](int, int64_t) {
     const Tensor e = w - soft.weight();
     return functional::sum(functional::matmul(e, h) * e * weight_of_rows);
   });
@@ -159,7 +159,16 @@ class BlockRounding {
       if (s.shift.defined()) shifts.push_back(s.shift);
     }
     Random random(options_.seed);
-    learn(codes, shifts, training_of(options_), [&](int) { return soft_error(random); });
+    Draw drawn;
+    int drawn_for = -1;
+    learn(
+        codes, shifts, training_of(options_),
+        [&](int step, int64_t part) {
+          if (step != drawn_for) drawn = draw(random);
+          drawn_for = step;
+          return soft_error(drawn, part);
+        },
+        options_.team);
     std::vector<LayerState> old;
     for (SoftLayer& s : soft_) old.push_back(set_learned(s));
     entry_.error = error_now();
@@ -201,12 +210,31 @@ class BlockRounding {
     return sum / std::max(1.0, count);
   }
 
-  // Of some samples, with soft weights; the number of weights where it is as at the beginning.
-  Tensor soft_error(Random& random) const {
-    Tensor sum;
-    double count = 0;
+  // The batches of a step, and the elements of their results.
+  struct Draw {
+    std::vector<size_t> batches;
+    double elements = 0;
+  };
+  Draw draw(Random& random) const {
+    Draw drawn;
     for (int64_t samples = 0; samples < options_.batch;) {
       const auto b = static_cast<size_t>(random.integer(0, std::ssize(step_.inputs) - 1));
+      const Tensor& target = step_.targets[b];
+      drawn.batches.push_back(b);
+      drawn.elements += static_cast<double>(target.numel());
+      samples += std::max<int64_t>(1, target.dim() > 0 ? target.size(0) : 1);
+    }
+    return drawn;
+  }
+
+  // Of a part of a step, with soft weights, undefined if no batch is left for it; of all of the
+  // step the number of weights where it is as at the beginning.
+  Tensor soft_error(const Draw& drawn, int64_t part) const {
+    const int64_t parts = options_.team ? options_.team->parts() : 1,
+                  all = std::ssize(drawn.batches);
+    Tensor sum;
+    for (int64_t i = all * part / parts; i < all * (part + 1) / parts; ++i) {
+      const size_t b = drawn.batches[static_cast<size_t>(i)];
       const Tensor y = step_.run(step_.inputs[b], [&](const PreparedLayer& layer, const Tensor& x) {
         const auto soft = by_layer_.find(&layer);
         if (soft == by_layer_.end()) return result_now(layer, x);
@@ -215,10 +243,8 @@ class BlockRounding {
       const Tensor d = y - step_.targets[b];
       const Tensor square = functional::sum(d * d);
       sum = sum.defined() ? sum + square : square;
-      count += static_cast<double>(d.numel());
-      samples += std::max<int64_t>(1, d.dim() > 0 ? d.size(0) : 1);
     }
-    return sum * (weights_ / (entry_.before * count));
+    return sum.defined() ? sum * (weights_ / (entry_.before * drawn.elements)) : sum;
   }
 
   struct LayerState {
@@ -284,7 +310,9 @@ AdaRoundReport adaround(ObservedGraphModule& prepared, const Samples& samples,
     });
     return report;
   }
-  for_each_block(prepared, in_batches(prepared.graph(), samples, options.batch),
+  const int64_t parts = options.team ? options.team->parts() : 1;
+  for_each_block(prepared,
+                 in_batches(prepared.graph(), samples, std::max<int64_t>(1, options.batch / parts)),
                  options.most_layers, run, "adaround", [&](const BlockStep& step) {
                    for (const PreparedLayer* layer : step.layers)
                      if (layer->shared) report.skipped.push_back(layer->label);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/quant/algorithms/step_team.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::quant {
@@ -46,6 +47,9 @@ struct AdaRoundOptions {
   bool correct_bias = true;  // the bias takes the means; with `blocks` it is learned
   uint64_t seed = 1;         // of the samples that steps take
   std::function<void(size_t done, size_t all)> progress = {};  // after each layer or block
+  // Who learn together, with `blocks`: a part of a step has its share of `batch`. Without them each
+  // process learns all of it.
+  StepTeam* team = nullptr;
 };
 
 struct AdaRoundReport {
@@ -79,8 +83,8 @@ struct AdaRoundReport {
 //
 // convert_fx keeps the weights. `prepared`: a calibrated graph of operators. `samples`: batches of
 // inputs in the graph's order, all of whose live values are kept; a few hundred images are enough.
-// The same on every run with the same options. Errors: those of correct_bias; invalid_argument for
-// options out of range.
+// The same on every run with the same options, whatever the number of processes. Errors: those of
+// correct_bias; invalid_argument for options out of range.
 AdaRoundReport adaround(ObservedGraphModule& prepared,
                         const std::vector<std::vector<Tensor>>& samples,
                         const AdaRoundOptions& options = {});

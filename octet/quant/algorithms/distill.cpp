@@ -178,7 +178,8 @@ class Distillation {
                 human_bytes(static_cast<double>(bytes)),
                 human_bytes(static_cast<double>(kMostOfASample)));
     const int64_t fit = std::max<int64_t>(1, kMostBytes / std::max<int64_t>(1, bytes));
-    batches_ = in_batches(graph_, samples, std::min(options_.batch, fit));
+    const int64_t of_part = std::max<int64_t>(1, options_.batch / parts());
+    batches_ = in_batches(graph_, samples, std::min(of_part, fit));
     const runtime::Program program = runtime::compile(teacher_);
     for (const std::vector<Tensor>& batch : batches_) targets_.push_back(program.run(batch));
     const bool few = std::ssize(batches_) < kJudgeEach;
@@ -232,12 +233,16 @@ class Distillation {
     const autograd::NoGrad no_grad;
     double sum = 0, count = 0;
     for (const size_t b : judging_) {
-      const Tensor& first = batches_[b].at(0);
-      const double samples = first.dim() == 0 ? 1 : static_cast<double>(first.size(0));
-      sum += loss(b).item() * samples;
-      count += samples;
+      sum += loss(b).item() * samples_of(b);
+      count += samples_of(b);
     }
     return sum / std::max(1.0, count);
+  }
+
+  int64_t parts() const { return options_.team ? options_.team->parts() : 1; }
+  double samples_of(size_t batch) const {
+    const Tensor& first = batches_[batch].at(0);
+    return first.dim() == 0 ? 1 : static_cast<double>(first.size(0));
   }
 
   size_t next_batch(Random& random) {
@@ -271,7 +276,20 @@ class Distillation {
       optimizer->param_groups()[0].options["lr"] =
           rate * 0.5 * (1 + std::cos(std::numbers::pi * done));
       optimizer->zero_grad();
-      autograd::backward(loss(next_batch(random)));
+      if (options_.team) {
+        std::vector<size_t> batches;
+        double count = 0;
+        for (int64_t i = 0; i < parts(); ++i) {
+          batches.push_back(next_batch(random));
+          count += samples_of(batches.back());
+        }
+        backward_together(*options_.team, leaves, [&](int64_t part) {
+          const size_t batch = batches[static_cast<size_t>(part)];
+          return loss(batch) * (samples_of(batch) / count);
+        });
+      } else {
+        autograd::backward(loss(next_batch(random)));
+      }
       optimizer->step();
       if ((step + 1) * kJudgements / steps != step * kJudgements / steps && !judge(rate))
         optimizer = fresh();

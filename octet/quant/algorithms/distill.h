@@ -14,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "octet/quant/algorithms/step_team.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::quant {
@@ -32,6 +33,9 @@ struct DistillOptions {
   int64_t batch = 32;
   uint64_t seed = 1;                                             // of the order of the samples
   std::function<void(int64_t done, int64_t all)> progress = {};  // after each step
+  // Who learn together: a part of a step has its share of `batch`. Without them each process learns
+  // all of it.
+  StepTeam* team = nullptr;
 };
 
 // The mean loss on the samples that judge.
@@ -51,8 +55,9 @@ struct DistillReport {
 //
 // convert_fx keeps the weights. `prepared`: a calibrated graph of operators. `samples`: batches of
 // inputs in the graph's order; the float network's outputs on all are kept. The same on every run
-// with the same options. Errors: those of correct_bias; invalid_argument for options out of range;
-// unsupported where layers' results on one sample take more than 1 GiB.
+// with the same options, whatever the number of processes. Errors: those of correct_bias;
+// invalid_argument for options out of range; unsupported where layers' results on one sample take
+// more than 1 GiB.
 DistillReport distill(ObservedGraphModule& prepared,
                       const std::vector<std::vector<Tensor>>& samples,
                       const DistillOptions& options = {});

@@ -74,27 +74,46 @@ Tensor SoftCodes::scales() const {
 }
 
 void learn(std::vector<SoftCodes*> all, const std::vector<Tensor>& biases,
-           const SoftTraining& training, const std::function<Tensor(int step)>& error) {
+           const SoftTraining& training, const std::function<Tensor(int step, int64_t part)>& error,
+           StepTeam* team) {
   const autograd::GradMode recording(true);
-  std::vector<Tensor> roundings, scales;
+  std::vector<Tensor> roundings, scales, leaves = biases;
   for (const SoftCodes* s : all) {
     roundings.push_back(s->rounding());
     if (s->log_scale().defined()) scales.push_back(s->log_scale());
   }
+  leaves.insert(leaves.end(), roundings.begin(), roundings.end());
+  leaves.insert(leaves.end(), scales.begin(), scales.end());
   nn::optim::Adam optimizer(roundings, {.lr = training.lr});
   if (!biases.empty()) optimizer.add_param_group({biases, {}});
   if (!scales.empty()) optimizer.add_param_group({scales, {{"lr", kScaleRate * training.lr}}});
   const double warm = training.warm_up * training.iterations;
-  for (int step = 0; step < training.iterations; ++step) {
-    for (SoftCodes* s : all) s->update();
-    Tensor loss = error(step);
-    if (step >= warm) {
-      const double rest = 1 - (step - warm) / (training.iterations - warm);
-      const double power = kLastPower + (training.first_power - kLastPower) * rest;
-      for (const SoftCodes* s : all) loss = loss + s->penalty(power) * training.regularization;
+  const auto with_penalties = [&](Tensor loss, int step) {
+    if (step < warm) return loss;
+    const double rest = 1 - (step - warm) / (training.iterations - warm);
+    const double power = kLastPower + (training.first_power - kLastPower) * rest;
+    for (const SoftCodes* s : all) {
+      const Tensor penalty = s->penalty(power) * training.regularization;
+      loss = loss.defined() ? loss + penalty : penalty;
     }
+    return loss;
+  };
+  const auto update = [&] {
+    for (SoftCodes* s : all) s->update();
+  };
+  for (int step = 0; step < training.iterations; ++step) {
     optimizer.zero_grad();
-    autograd::backward(loss);
+    if (team) {
+      backward_together(*team, leaves, [&](int64_t part) {
+        update();  // each part records its own
+        return error(step, part);
+      });
+      update();
+      if (const Tensor rest = with_penalties({}, step); rest.defined()) autograd::backward(rest);
+    } else {
+      update();
+      autograd::backward(with_penalties(error(step, 0), step));
+    }
     optimizer.step();
   }
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "octet/nn/optim.h"
+#include "octet/quant/algorithms/step_team.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet::quant {
@@ -43,9 +44,10 @@ struct SoftTraining {
   double lr = 0.01, regularization = 0.5, warm_up = 0.2, first_power = 20;
 };
 
-// Adam on all of these and on `biases` (leaves). `error`, of the step's number: what is to be
-// small, as a number of weights.
+// Adam on all of these and on `biases` (leaves). `error`, of the step's number and of one of the
+// team's parts of it (0 without a team): what is to be small, as a number of weights.
 void learn(std::vector<SoftCodes*> all, const std::vector<Tensor>& biases,
-           const SoftTraining& training, const std::function<Tensor(int step)>& error);
+           const SoftTraining& training, const std::function<Tensor(int step, int64_t part)>& error,
+           StepTeam* team = nullptr);
 
 }  // namespace octet::quant

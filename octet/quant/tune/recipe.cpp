@@ -51,17 +51,17 @@ bool has_op(const Graph& graph, const char* op) {
 }
 
 void learn_rounding(ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
-                    const Graph& float_graph, bool blocks) {
+                    const Graph& float_graph, StepTeam* team, bool blocks) {
   check_options(blocks ? "brecq" : "adaround", options, {"iterations"});
-  AdaRoundOptions o{.float_graph = float_graph, .blocks = blocks};
+  AdaRoundOptions o{.float_graph = float_graph, .blocks = blocks, .team = team};
   o.iterations = static_cast<int>(option(options, "iterations", o.iterations));
   adaround(prepared, samples, o);
 }
 
 void distill_step(ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
-                  const Graph& float_graph) {
+                  const Graph& float_graph, StepTeam* team) {
   check_options("distill", options, {"iterations", "lr"});
-  DistillOptions o{.float_graph = float_graph};
+  DistillOptions o{.float_graph = float_graph, .team = team};
   o.iterations = option(options, "iterations", o.iterations);
   if (options.has("lr")) o.lr = options.get_double("lr");
   distill(prepared, samples, o);
@@ -116,35 +116,34 @@ std::list<RecipeStep> own_steps() {
              const std::optional<QConfig> all = recipe.mapping.global_qconfig();
              return !all || all->weight.name() != "PerChannelMSEObserver";
            },
-       .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&,
-                         const Graph&) { choose_weight_ranges(prepared); }},
+       .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&, const Graph&,
+                         StepTeam*) { choose_weight_ranges(prepared); }},
       {.name = "bias_correction",
        .summary = "biases take back what rounding moves the means by",
        .on_prepared =
            [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
-              const Graph& float_graph) {
-             correct_bias(prepared, samples, {.float_graph = float_graph});
-           }},
+              const Graph& float_graph,
+              StepTeam*) { correct_bias(prepared, samples, {.float_graph = float_graph}); }},
       {.name = "gptq",
        .summary = "weights rounded by what layers compute",
-       .on_prepared =
-           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
-              const Graph& float_graph) { gptq(prepared, samples, {.float_graph = float_graph}); }},
+       .on_prepared = [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
+                         const Graph& float_graph,
+                         StepTeam*) { gptq(prepared, samples, {.float_graph = float_graph}); }},
       {.name = "adaround",
        .summary = "rounding of weights learned layer by layer",
        .is_tried = false,
        .on_prepared =
            [](ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
-              const Graph& float_graph) {
-             learn_rounding(prepared, samples, options, float_graph, false);
+              const Graph& float_graph, StepTeam* team) {
+             learn_rounding(prepared, samples, options, float_graph, team, false);
            }},
       {.name = "brecq",
        .summary = "rounding of weights learned block by block, from the codes that they have",
        .is_tried = false,
        .on_prepared =
            [](ObservedGraphModule& prepared, const Batches& samples, const Attrs& options,
-              const Graph& float_graph) {
-             learn_rounding(prepared, samples, options, float_graph, true);
+              const Graph& float_graph, StepTeam* team) {
+             learn_rounding(prepared, samples, options, float_graph, team, true);
            }},
       {.name = "distill",
        .summary = "weights and biases trained to give the float network's outputs, without labels",
@@ -408,20 +407,20 @@ void keep_ranges(const Graph& graph, Recipe& recipe, const Recipe& from) {
 }
 
 std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& recipe,
-                                             const Batches& samples) {
+                                             const Batches& samples, StepTeam* team) {
   auto prepared = prepared_with_ranges(graph, recipe, samples);
   const Graph float_graph = recipe.steps.empty() ? Graph() : prepared->watched().graph;
   for (const Recipe::Step& step : recipe.steps)
     if (const RecipeStep known = find_step(step.name); known.on_prepared)
-      known.on_prepared(*prepared, samples, step.options, float_graph);
+      known.on_prepared(*prepared, samples, step.options, float_graph, team);
   return prepared;
 }
 
 Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
-            ConversionReport* report) {
+            ConversionReport* report, StepTeam* team) {
   const bool on_graph = ends_on_graph(recipe);
   Graph result = on_graph ? after_graph_steps(graph, recipe, samples)
-                          : convert_fx(prepare(graph, recipe, samples), report)->graph();
+                          : convert_fx(prepare(graph, recipe, samples, team), report)->graph();
   if (on_graph && report) *report = report_of_blocks(result);
   result.metadata["quantization"] = on_graph ? "weight-only" : "static";
   result.metadata["recipe"] = recipe.to_json();

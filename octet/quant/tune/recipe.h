@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+#include "octet/quant/algorithms/step_team.h"
 #include "octet/quant/backend/qconfig_mapping.h"
 #include "octet/quant/workflow/fx.h"
 
@@ -75,8 +76,9 @@ struct RecipeStep {
       {};
   // On the prepared graph whose ranges are all chosen, before it is converted: weights, biases and
   // qparams change in place. float_graph is its watched().graph from before the first such step.
+  // `team`: who do the same step together, or null.
   std::function<void(ObservedGraphModule&, const Batches&, const Attrs& options,
-                     const graph::Graph& float_graph)>
+                     const graph::Graph& float_graph, StepTeam* team)>
       on_prepared = {};
 };
 // Every step that is known, from the cheapest to the dearest: what tune() tries, in this order.
@@ -98,8 +100,10 @@ void keep_ranges(const graph::Graph& graph, Recipe& recipe, const Recipe& from);
 
 // The float network prepared as the recipe says: steps are done, all ranges are its. What observers
 // it has no range for are shown `samples`. Errors as of apply().
+// `team`: processes that do this with the same arguments; learned rounding block by block and
+// distillation share their steps.
 std::shared_ptr<ObservedGraphModule> prepare(const graph::Graph& graph, const Recipe& recipe,
-                                             const Batches& samples = {});
+                                             const Batches& samples = {}, StepTeam* team = nullptr);
 
 // The quantized network. Its metadata hold the recipe. `samples` are needed where a step is there,
 // or a range is missing: then they are to be those that the recipe was made with. Errors: those of
@@ -107,7 +111,7 @@ std::shared_ptr<ObservedGraphModule> prepare(const graph::Graph& graph, const Re
 // is missing and there are no samples; invalid_argument where a step needs samples and there are
 // none.
 graph::Graph apply(const graph::Graph& graph, const Recipe& recipe, const Batches& samples = {},
-                   ConversionReport* report = nullptr);
+                   ConversionReport* report = nullptr, StepTeam* team = nullptr);
 
 // What a quantized network is to be compared with layer by layer: the float network after the steps
 // of the recipe in its metadata that change the float network (equalization, say). It computes the

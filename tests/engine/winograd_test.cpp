@@ -128,8 +128,8 @@ TEST_F(Winograd, ImagesOfEverySizeAreExactWithOneKernel) {
 namespace {
 
 struct FloatConv {
-  int64_t c = 16, oc = 16, side = 14, dilation = 1;
-  std::vector<int64_t> kernel{3, 3}, stride{1, 1};
+  int64_t c = 16, oc = 16, side = 14;
+  std::vector<int64_t> kernel{3, 3}, stride{1, 1}, dilation{1, 1};
   int64_t groups = 1;
   bool known_size = true;
   bool constant = true;
@@ -143,13 +143,12 @@ std::unique_ptr<Kernel> kernel_of(const FloatConv& v) {
                         : std::vector<Dim>{n, channels, h, width};
   };
   const ops::Op& op = ops::get("conv2d");
-  const std::vector<int64_t> padding(4, v.dilation), dilation(2, v.dilation);
+  const std::vector<int64_t>& d = v.dilation;
+  const std::vector<int64_t> padding{d[0], d[1], d[0], d[1]};
   return make_kernel(ops::make_spec(
       op,
-      op.complete({{"padding", padding},
-                   {"dilation", dilation},
-                   {"stride", v.stride},
-                   {"groups", v.groups}}),
+      op.complete(
+          {{"padding", padding}, {"dilation", d}, {"stride", v.stride}, {"groups", v.groups}}),
       {TensorType(DType::float32, dims(v.c, v.side)), w.type(), std::nullopt},
       {Tensor(), v.constant ? w : Tensor(), Tensor()},
       {TensorType(DType::float32, dims(v.oc, (v.side + v.stride[0] - 1) / v.stride[0]))}, "conv"));
@@ -186,8 +185,9 @@ TEST(FloatWinograd, ImagesThatFillFewOfTheirTilesDoNot) {
   EXPECT_FALSE(is_winograd(FloatConv{.side = 3}));
   EXPECT_TRUE(is_winograd(FloatConv{.side = 2}));
   EXPECT_TRUE(is_winograd(FloatConv{.side = 5}));
-  EXPECT_TRUE(is_winograd(FloatConv{.dilation = 7}));
-  EXPECT_FALSE(is_winograd(FloatConv{.dilation = 14}));
+  EXPECT_TRUE(is_winograd(FloatConv{.dilation = {7, 7}}));
+  EXPECT_FALSE(is_winograd(FloatConv{.dilation = {14, 1}}));
+  EXPECT_FALSE(is_winograd(FloatConv{.dilation = {1, 14}}));
 }
 
 TEST(FloatWinograd, MatricesOfTheProductAreKeptOnlyWhereSizesAreOpen) {

@@ -20,7 +20,7 @@ bool all_finite(const Tensor& t);
 // nothing counts that may differ from call to call: no batch, no layout, no machine.
 constexpr int64_t kFloatTile = 2;  // results of a tile in each direction
 // 3x3 taps, a stride of 1, one group, 16 channels of x and of y at least, and a weight that is
-// constant and finite.
+// constant, all of which the caller knows to be finite.
 bool may_take_float_winograd(const OpSpec& spec);
 // At most three quarters of the multiplications are left, on images of oh x ow results.
 bool float_winograd_pays(const Window& w, int64_t oh, int64_t ow);

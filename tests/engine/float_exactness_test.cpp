@@ -233,13 +233,19 @@ TEST(FloatExactness, ResultsDoNotDependOnTheBatch) {
   }
 }
 
-// A weight that is not finite must not make NaN of padding.
+// A weight that is not finite must not make NaN of padding, nor of Winograd's differences.
 TEST(FloatExactness, InfiniteWeightsMeetNoPadding) {
   Defaults defaults;
-  const Tensor w = Tensor::full({1, 1, 3, 3}, std::numeric_limits<double>::infinity());
-  const Tensor y = ops::call("conv2d", {Tensor::ones({1, 1, 3, 3}), w},
-                             {{"padding", std::vector<int64_t>(4, 1)}});
-  for (float v : y.to_vector<float>()) EXPECT_EQ(v, std::numeric_limits<float>::infinity());
+  for (const char* engine : {"native", "reference"})
+    for (const int64_t channels : {1, 16}) {
+      set_engine(engine);
+      const Tensor w =
+          Tensor::full({channels, channels, 3, 3}, std::numeric_limits<double>::infinity());
+      const Tensor y = ops::call("conv2d", {Tensor::ones({1, channels, 4, 4}), w},
+                                 {{"padding", std::vector<int64_t>(4, 1)}});
+      for (float v : y.to_vector<float>())
+        EXPECT_EQ(v, std::numeric_limits<float>::infinity()) << engine << ", " << channels;
+    }
 }
 
 TEST(FloatExactness, ActivationsLetNanPass) {

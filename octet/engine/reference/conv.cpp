@@ -205,7 +205,8 @@ class FloatTiles {
 std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
   FloatOperand w(spec, 1), b(spec, 2);
   std::string activation = spec.attrs.get_string("activation");
-  const bool may_take_tiles = engine_detail::may_take_float_winograd(spec);
+  const bool may_take_tiles = engine_detail::may_take_float_winograd(spec) &&
+                              engine_detail::all_finite(spec.constants[1].contiguous());
   return std::make_unique<ReferenceKernel>(
       spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
         if (may_take_tiles && engine_detail::float_winograd_pays(engine_detail::conv_window(spec),

@@ -355,6 +355,8 @@ void check_usage(const Options& o, bool is_static) {
         "several ranks share the samples of a calibration, or the steps of a --recipe: --stats and "
         "--mode but static have none, start them without mpirun");
   if (o.chunks && o.recipe.empty()) wrong_usage("--chunks is of the steps of a --recipe");
+  if (!o.ranks_report.empty() && (!is_static || !o.recipe.empty() || !o.stats.empty()))
+    wrong_usage("--ranks-report is of a calibration: leave --recipe and --stats out");
   if (is_static && o.calibrate.empty() && o.recipe.empty() && o.stats.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "

@@ -112,6 +112,17 @@ TEST(CliRanks, ABatchThatDoesNotFallIntoChunksIsWrongUsage) {
                    2, {"batches of 32 samples", chunks + " chunks"});
 }
 
+TEST(CliRanks, OptionsOfOtherWorkAreWrongUsage) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  expect_failure(run_octet(with(quantize_args(dir / "q.octet"), {"--chunks", "2"})), 2,
+                 {"--chunks is of the steps of a --recipe"});
+  expect_failure(run_octet({"quantize", kNet, "--recipe", "r.json", "--ranks-report",
+                            dir / "ranks.json", "-o", dir / "q.octet"}),
+                 2, {"--ranks-report is of a calibration"});
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
 // -- ranks ----------------------------------------------------------------------------------------
 
 bool has_mpi() {

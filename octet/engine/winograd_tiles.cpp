@@ -1,5 +1,7 @@
 #include "octet/engine/winograd_tiles_impl.h"
 
+#include <algorithm>
+
 namespace octet::engine_detail {
 std::vector<int32_t> tile_starts(int64_t size, int64_t dilation, int64_t side) {
   std::vector<int32_t> starts;
@@ -10,10 +12,14 @@ std::vector<int32_t> tile_starts(int64_t size, int64_t dilation, int64_t side) {
 }
 
 bool all_finite(const Tensor& t) {
+  constexpr int64_t kLanes = 16;  // sums that do not wait for each other
   const auto* x = static_cast<const float*>(t.raw_data());
-  float worst = 0;
-  for (int64_t i = 0, n = t.numel(); i < n; ++i) worst += x[i] * 0.0f;
-  return worst == 0;
+  float worst[kLanes] = {};
+  int64_t i = 0;
+  for (const int64_t n = t.numel() / kLanes * kLanes; i < n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) worst[l] += x[i + l] * 0.0f;
+  for (; i < t.numel(); ++i) worst[0] += x[i] * 0.0f;
+  return std::all_of(std::begin(worst), std::end(worst), [](float w) { return w == 0; });
 }
 
 bool may_take_float_winograd(const OpSpec& spec) {

@@ -2,7 +2,10 @@
 // exactness_test.cpp and float_exactness_test.cpp.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "octet/engine/engine.h"
+#include "octet/engine/winograd_tiles_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/ops/op.h"
 #include "tests/engine/defaults.h"
@@ -188,6 +191,17 @@ TEST(FloatWinograd, ImagesThatFillFewOfTheirTilesDoNot) {
   EXPECT_TRUE(is_winograd(FloatConv{.dilation = {7, 7}}));
   EXPECT_FALSE(is_winograd(FloatConv{.dilation = {14, 1}}));
   EXPECT_FALSE(is_winograd(FloatConv{.dilation = {1, 14}}));
+}
+
+TEST(FloatWinograd, OneValueThatIsNotFiniteIsFoundWhereverItIs) {
+  for (const int64_t n : {1, 15, 16, 33})
+    for (int64_t i = 0; i < n; ++i)
+      for (const float value : {INFINITY, -INFINITY, NAN, 3e38f}) {
+        Tensor t = Tensor::ones({n});
+        t.data<float>()[i] = value;
+        EXPECT_EQ(engine_detail::all_finite(t), value == 3e38f) << i << " of " << n;
+      }
+  EXPECT_TRUE(engine_detail::all_finite(Tensor::ones({0})));
 }
 
 TEST(FloatWinograd, MatricesOfTheProductAreKeptOnlyWhereSizesAreOpen) {

@@ -179,6 +179,7 @@ void convert(const T* in, float* out, int64_t samples, int64_t channels, int64_t
     return list.empty() ? none : list[list.size() == 1 ? 0 : static_cast<size_t>(c)];
   };
   bool plain = p.scale == 1 && p.mean.empty() && p.std.empty();
+  if (inner == 0) return;  // however many channels there are of nothing
   for (int64_t n = 0; n < samples; ++n)
     for (int64_t c = 0; c < channels; ++c) {
       float mean = value(p.mean, c, 0), std = value(p.std, c, 1);

@@ -12,7 +12,8 @@ PRESET=fuzz scripts/build.sh fuzz_octet || exit 2
 program=$PWD/build-fuzz/bin/fuzz_octet
 if [ $# -gt 0 ]; then names=("$@"); else mapfile -t names < <("$program" 2>&1 | sed -n 's/^OCTET_FUZZER must be one of: //p' | tr ' ' '\n'); fi
 mkdir -p build-fuzz/corpus build-fuzz/findings build-fuzz/logs
-# 5 s for an input (TIMEOUT: another number, for a machine that has other work); of memory each fuzzer sets its own for one allocation (fuzz/fuzz.h), here for all at once.
+# 5 s for an input (TIMEOUT: another number, for a machine that has other work); of memory each fuzzer sets its own for one
+# allocation (fuzz/fuzz.h), here for all at once.
 one() {
   local name=$1
   mkdir -p "build-fuzz/corpus/$name"

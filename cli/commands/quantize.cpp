@@ -521,8 +521,8 @@ void add_quantize(CommandLine& program) {
       .type_name("FILE.json");
   command
       .add_option("--chunks", o->chunks,
-                  "parts of a step of --recipe's brecq and distill, which the ranks of\n"
-                  "mpirun share (one for each); their number decides the bits")
+                  "parts of a step of brecq and distill in --recipe (one for each rank)\n"
+                  "the same number gives the same bits on any number of ranks")
       .type_name("N")
       .check(whole_number(1, 65536));
   command

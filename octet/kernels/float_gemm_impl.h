@@ -82,7 +82,7 @@ struct FloatGemm {
   // do not end at shape.k leave their sums there. Of indirect rows always all of them.
   struct Steps {
     int64_t k0, k1;
-    int64_t m0, rows;  // of the block that passes over each panel
+    int64_t m0 = 0, rows = 0;  // of the block that passes over each panel
   };
 
   // `count` tiles of kM rows from row m on, times kN vectors of channels from n on: of a narrow
@@ -251,9 +251,9 @@ struct FloatGemm {
     if (m1 <= m0 || n1 <= n0) return;
     const int64_t k = g.shape.k;
     if (g.offsets || k < 2 * kStepsAtOnce || m1 - m0 <= kRows)
-      return run_steps(g, {0, k, 0, 0}, m0, m1, n0, n1);
+      return run_steps(g, {0, k}, m0, m1, n0, n1);
     for (int64_t k0 = 0; k0 < k; k0 += kStepsAtOnce)
-      run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce, 0, 0}, m0, m1, n0, n1);
+      run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce}, m0, m1, n0, n1);
   }
 
   // Rows cut into as many tiles as they need, shared out evenly: 49 rows make 5 tiles of 10, not 4
@@ -272,14 +272,13 @@ struct FloatGemm {
                         int64_t n0, int64_t n1) {
     const int64_t fit = kBlockBytes / ((steps.k1 - steps.k0 + 1) * kRows * 4) * kRows;
     const int64_t block = fit < kRows ? kRows : fit, blocks = (m1 - m0 + block - 1) / block;
-    for (int64_t i = 0; i < blocks; ++i)
-      run_block(g, {steps.k0, steps.k1}, m0 + (m1 - m0) * i / blocks,
-                m0 + (m1 - m0) * (i + 1) / blocks, n0, n1);
+    for (int64_t i = 0; i < blocks; ++i) {
+      const int64_t begin = m0 + (m1 - m0) * i / blocks, end = m0 + (m1 - m0) * (i + 1) / blocks;
+      run_block(g, {steps.k0, steps.k1, begin, end - begin}, begin, end, n0, n1);
+    }
   }
-  static void run_block(const FloatGemmArgs& g, Steps steps, int64_t m0, int64_t m1, int64_t n0,
-                        int64_t n1) {
-    steps.m0 = m0;
-    steps.rows = m1 - m0;
+  static void run_block(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1,
+                        int64_t n0, int64_t n1) {
     const GemmShape& s = g.shape;
     const bool indirect = g.offsets != nullptr;
     const auto run_tiles = [&](const Tiles* shapes, const Cut& cut, const float* panel, int64_t n,

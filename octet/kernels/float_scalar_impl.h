@@ -48,7 +48,6 @@ void float_gemm(const FloatGemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int6
 struct OneFloat {
   using F = float;
   static constexpr int kLanes = 1;
-  static constexpr int kBytes = 4;
   static F set(float x) { return x; }
   static F load_f32(const float* p) { return *p; }
   static F load_f32(const float* p, int64_t n) { return n > 0 ? *p : 0; }

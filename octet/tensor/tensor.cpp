@@ -102,6 +102,7 @@ void copy_elements(const Shape& shape, const std::vector<int64_t>& in_strides,
     return axis;
   };
   const Axis row = take(&Axis::out), column = row.in == 1 ? Axis{} : take(&Axis::in);
+  const int64_t rows_at_once = column.size == 1 ? row.size : kBlock;
   Shape outer;
   std::vector<int64_t> outer_in, outer_out;
   for (const Axis& a : axes) {
@@ -111,9 +112,9 @@ void copy_elements(const Shape& shape, const std::vector<int64_t>& in_strides,
   }
   for_each2(outer, outer_in, outer_out, [&](int64_t a, int64_t b) {
     for (int64_t c0 = 0; c0 < column.size; c0 += kBlock)
-      for (int64_t r0 = 0; r0 < row.size; r0 += column.size == 1 ? row.size : kBlock) {
+      for (int64_t r0 = 0; r0 < row.size; r0 += rows_at_once) {
         const int64_t c1 = std::min(column.size, c0 + kBlock),
-                      r1 = column.size == 1 ? row.size : std::min(row.size, r0 + kBlock);
+                      r1 = std::min(row.size, r0 + rows_at_once);
         for (int64_t c = c0; c < c1; ++c) {
           const T* from = in + a + c * column.in;
           T* to = out + b + c * column.out;

@@ -13,6 +13,27 @@
 namespace octet {
 namespace {
 
+// Of N images of so many channels, whose sizes may be open.
+std::vector<Dim> image_dims(int64_t channels, int64_t side, bool known) {
+  const std::string n = "N", h = "H", w = "W";
+  return known ? std::vector<Dim>{n, channels, side, side} : std::vector<Dim>{n, channels, h, w};
+}
+
+bool is_winograd(const Kernel& kernel) {
+  const bool by_name = kernel.name().find("winograd") != std::string::npos;
+  EXPECT_EQ(kernel.description().loop.find("winograd") != std::string::npos, by_name);
+  return by_name;
+}
+
+// A kernel of a constant weight of that shape, without a bias, on x into y.
+void run(const Kernel& kernel, const Tensor& x, const Shape& weight, Tensor& y) {
+  const auto plan = kernel.plan({x.shape(), weight, {}}, {y.shape()});
+  Buffer scratch = Buffer::allocate(plan->scratch_bytes());
+  const void* inputs[] = {x.raw_data(), nullptr, nullptr};
+  void* outputs[] = {y.raw_data()};
+  plan->run(inputs, outputs, scratch.data());
+}
+
 struct Conv {
   int64_t c = 64, oc = 64, side = 56, stride = 1, groups = 1;
   int code = 3;  // of all weights
@@ -28,9 +49,7 @@ std::unique_ptr<Kernel> kernel_of(const Conv& v) {
                            codes(v.weight_zero_point, DType::qint8));
   std::fill_n(w.data<int8_t>(), w.numel(), static_cast<int8_t>(v.code));
   const auto dims = [&](int64_t channels, int64_t side) {
-    const std::string n = "N", h = "H", w = "W";
-    return v.known_size ? std::vector<Dim>{n, channels, side, side}
-                        : std::vector<Dim>{n, channels, h, w};
+    return image_dims(channels, side, v.known_size);
   };
   const ops::Op& op = ops::get("conv2d");
   const Attrs given{{"padding", std::vector<int64_t>{1, 1, 1, 1}},
@@ -46,12 +65,7 @@ std::unique_ptr<Kernel> kernel_of(const Conv& v) {
                      "conv"));
 }
 
-bool is_winograd(const Conv& v) {
-  const auto kernel = kernel_of(v);
-  const bool by_name = kernel->name().find("winograd") != std::string::npos;
-  EXPECT_EQ(kernel->description().loop.find("winograd") != std::string::npos, by_name);
-  return by_name;
-}
+bool is_winograd(const Conv& v) { return is_winograd(*kernel_of(v)); }
 
 class Winograd : public ::testing::Test {
  protected:
@@ -111,13 +125,9 @@ TEST_F(Winograd, ImagesOfEverySizeAreExactWithOneKernel) {
       Tensor w =
           Tensor::empty({32, 16, 3, 3}, DType::qint8, Quantizer::per_tensor(0.05, 0, DType::qint8));
       std::fill_n(w.data<int8_t>(), w.numel(), int8_t{3});
-      const auto plan = kernel->plan({in, w.shape(), {}}, {out});
       Tensor y = Tensor::empty(out, DType::quint8, Quantizer::per_tensor(0.05, 100, DType::quint8),
                                MemoryFormat::channels_last);
-      Buffer scratch = Buffer::allocate(plan->scratch_bytes());
-      const void* inputs[] = {x.raw_data(), nullptr, nullptr};
-      void* outputs[] = {y.raw_data()};
-      plan->run(inputs, outputs, scratch.data());
+      run(*kernel, x, w.shape(), y);
       set_engine("reference");
       const Tensor expected =
           ops::call("conv2d", {x, w, Tensor()}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}},
@@ -141,9 +151,7 @@ struct FloatConv {
 std::unique_ptr<Kernel> kernel_of(const FloatConv& v) {
   const Tensor w = Tensor::rand({v.oc, v.c / v.groups, v.kernel[0], v.kernel[1]}, 3, -1, 1);
   const auto dims = [&](int64_t channels, int64_t side) {
-    const std::string n = "N", h = "H", width = "W";
-    return v.known_size ? std::vector<Dim>{n, channels, side, side}
-                        : std::vector<Dim>{n, channels, h, width};
+    return image_dims(channels, side, v.known_size);
   };
   const ops::Op& op = ops::get("conv2d");
   const std::vector<int64_t>& d = v.dilation;
@@ -157,12 +165,7 @@ std::unique_ptr<Kernel> kernel_of(const FloatConv& v) {
       {TensorType(DType::float32, dims(v.oc, (v.side + v.stride[0] - 1) / v.stride[0]))}, "conv"));
 }
 
-bool is_winograd(const FloatConv& v) {
-  const auto kernel = kernel_of(v);
-  const bool by_name = kernel->name().find("winograd") != std::string::npos;
-  EXPECT_EQ(kernel->description().loop.find("winograd") != std::string::npos, by_name);
-  return by_name;
-}
+bool is_winograd(const FloatConv& v) { return is_winograd(*kernel_of(v)); }
 
 }  // namespace
 
@@ -224,13 +227,9 @@ TEST(FloatWinograd, ImagesOfEverySizeHaveTheReferenceEnginesBitsWithOneKernel) {
     set_engine("native");
     for (const int threads : {1, 3}) {
       set_num_threads(threads);
-      const Shape out{2, 40, side, side};
-      const auto plan = kernel->plan({x.shape(), w.shape(), {}}, {out});
-      Tensor y = Tensor::empty(out, DType::float32, nullptr, MemoryFormat::channels_last);
-      Buffer scratch = Buffer::allocate(plan->scratch_bytes());
-      const void* inputs[] = {x.raw_data(), nullptr, nullptr};
-      void* outputs[] = {y.raw_data()};
-      plan->run(inputs, outputs, scratch.data());
+      Tensor y =
+          Tensor::empty({2, 40, side, side}, DType::float32, nullptr, MemoryFormat::channels_last);
+      run(*kernel, x, w.shape(), y);
       EXPECT_TRUE(equal(y, expected)) << side << ", " << threads << " threads";
     }
   }

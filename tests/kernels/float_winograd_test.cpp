@@ -50,13 +50,8 @@ struct FloatConvolution {
     FloatWinogradArgs a = args;
     a.weights = packed.as<float>();
     a.c = y.as<float>();
-    const auto all = std::ssize(images.tiles);
-    if (step == 0) step = all;
-    columns *= 2 * kernels.float_gemm_nr;
-    for (int64_t t = 0; t < all; t += step)
-      for (int64_t n0 = 0; n0 < n; n0 += columns)
-        kernels.float_winograd(a, scratch.data(), t, std::min(all, t + step), n0,
-                               std::min(n, n0 + columns));
+    images.in_ranges(step, n, columns * 2 * kernels.float_gemm_nr,
+                     [&](auto... range) { kernels.float_winograd(a, scratch.data(), range...); });
     EXPECT_TRUE(scratch.walls_stand()) << describe();
     EXPECT_TRUE(packed.walls_stand()) << describe();
     return y;

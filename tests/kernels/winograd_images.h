@@ -39,6 +39,17 @@ struct WinogradCase {
   }
   int64_t pixels(const WinogradImages& of) const { return images * of.oh * of.ow; }
 
+  // Calls run(t0, t1, n0, n1) for ranges of `step` tiles (0: all at once) and of `columns` of n
+  // channels.
+  template <typename Run>
+  void in_ranges(int64_t step, int64_t n, int64_t columns, Run&& run) const {
+    const auto all = std::ssize(tiles);
+    if (step == 0) step = all;
+    for (int64_t t = 0; t < all; t += step)
+      for (int64_t n0 = 0; n0 < n; n0 += columns)
+        run(t, std::min(all, t + step), n0, std::min(n, n0 + columns));
+  }
+
   // The element of x (of its first channel) that tap t of output pixel p meets, -1 outside.
   static int64_t place(const WinogradImages& of, int64_t p, int64_t t) {
     const int64_t row = p / of.ow % of.oh - of.top + t / 3 * of.dilation_h,

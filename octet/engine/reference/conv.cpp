@@ -127,21 +127,22 @@ class FloatTiles {
 
   void run(const float* x, const float* weight, const float* bias, float* y) const {
     const int64_t channels = x_[1];
-    std::vector<Tile> d(channels), u(channels);
+    std::vector<Tile> d(channels), weights(y_[1] * channels);
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights[i] = both_ways(taps(weight + i * 9), of_weight);
     for (int64_t n = 0; n < y_[0]; ++n)
       for (const int32_t top : starts(y_[2], window_.dh))
         for (const int32_t left : starts(y_[3], window_.dw)) {
           for (int64_t c = 0; c < channels; ++c)
-            d[c] = both_ways<4>(pixels(x + (n * channels + c) * x_[2] * x_[3], top, left), of_x);
+            d[c] = both_ways(pixels(x + (n * channels + c) * x_[2] * x_[3], top, left), of_x);
           for (int64_t oc = 0; oc < y_[1]; ++oc) {
-            for (int64_t c = 0; c < channels; ++c)
-              u[c] = both_ways<3>(taps(weight + (oc * channels + c) * 9), of_weight);
+            const Tile* u = &weights[oc * channels];
             Tile m{};
             if (bias) m[1][1] = bias[oc];
             for (int64_t c = 0; c < channels; ++c)
               for (size_t i = 0; i < 4; ++i)
                 for (size_t j = 0; j < 4; ++j) m[i][j] = std::fma(d[c][i][j], u[c][i][j], m[i][j]);
-            store(both_ways<4>(m, of_y), y + (n * y_[1] + oc) * y_[2] * y_[3], top, left);
+            store(both_ways(m, of_y), y + (n * y_[1] + oc) * y_[2] * y_[3], top, left);
           }
         }
   }
@@ -155,11 +156,10 @@ class FloatTiles {
     return {g[0], (ends + g[1]) / 2, (ends - g[1]) / 2, g[2]};
   }
   static Line of_y(const Line& m) { return {m[0] + m[1] + m[2], m[1] - m[2] - m[3]}; }
-  // The columns of a square of so many numbers, then the rows of what comes out.
-  template <size_t kColumns>
+  // The columns, then the rows of what comes out.
   static Tile both_ways(const Tile& from, Line (*transform)(const Line&)) {
     Tile half{}, to{};
-    for (size_t j = 0; j < kColumns; ++j) {
+    for (size_t j = 0; j < 4; ++j) {
       const Line column = transform({from[0][j], from[1][j], from[2][j], from[3][j]});
       for (size_t i = 0; i < 4; ++i) half[i][j] = column[i];
     }

@@ -224,13 +224,13 @@ class ObservedGraphModule : public graph::GraphModule {
  private:
   friend class FixedWeights;
   struct Calibration;
-  // A copy's weights are its own to change.
-  struct Fixing {
-    Fixing() = default;
-    Fixing(const Fixing&) {}
-    Fixing& operator=(const Fixing&) { return *this; }
-    int scopes = 0;       // FixedWeights that live
-    bool looked = false;  // within them, the weights are known to be the program's
+  // Of FixedWeights, which a copy of the network does not have.
+  struct WeightCheck {
+    WeightCheck() = default;
+    WeightCheck(const WeightCheck&) {}
+    WeightCheck& operator=(const WeightCheck&) { return *this; }
+    int fixed = 0;      // how many live
+    bool done = false;  // within them, the weights are known to be the program's
   };
   std::vector<Tensor> call_module(const graph::Node& node,
                                   const std::vector<Tensor>& operands) override;
@@ -243,7 +243,7 @@ class ObservedGraphModule : public graph::GraphModule {
 
   Preparation made_;
   std::shared_ptr<Calibration> calibration_;  // made when first run
-  Fixing fixing_;
+  WeightCheck weight_check_;
   SampleRanges ranges_;
   int64_t samples_ = 0;  // seen in eval mode
 };
@@ -253,15 +253,15 @@ class ObservedGraphModule : public graph::GraphModule {
 // takes. (What the network's own functions set is seen all the same.)
 class FixedWeights {
  public:
-  explicit FixedWeights(ObservedGraphModule& prepared) : fixing_(prepared.fixing_) {
-    if (fixing_.scopes++ == 0) fixing_.looked = false;
+  explicit FixedWeights(ObservedGraphModule& prepared) : check_(prepared.weight_check_) {
+    if (check_.fixed++ == 0) check_.done = false;
   }
-  ~FixedWeights() { --fixing_.scopes; }
+  ~FixedWeights() { --check_.fixed; }
   FixedWeights(const FixedWeights&) = delete;
   FixedWeights& operator=(const FixedWeights&) = delete;
 
  private:
-  ObservedGraphModule::Fixing& fixing_;
+  ObservedGraphModule::WeightCheck& check_;
 };
 
 using graph::GraphModule;

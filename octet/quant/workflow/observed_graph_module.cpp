@@ -128,10 +128,10 @@ struct ObservedGraphModule::Calibration {
 };
 
 ObservedGraphModule::Calibration& ObservedGraphModule::calibration() {
-  const bool look = made_.compiled && !(fixing_.scopes > 0 && fixing_.looked);
-  fixing_.looked = true;
+  const bool check = made_.compiled && !(weight_check_.fixed > 0 && weight_check_.done);
+  weight_check_.done = true;
   if (calibration_ && calibration_->owner == this &&
-      (!look || has_values_of(calibration_->watched.graph)))
+      (!check || has_values_of(calibration_->watched.graph)))
     return *calibration_;
   auto c = std::make_shared<Calibration>(Calibration{this, watched(), {}, {}, {}, {}, {}});
   const Watched& w = c->watched;
@@ -236,7 +236,7 @@ void ObservedGraphModule::set_parameter(const std::string& name, const Tensor& v
   const bool trained = autograd::requires_grad(old);
   old = value.detach().clone();
   autograd::set_requires_grad(old, trained);
-  fixing_.looked = false;
+  weight_check_.done = false;
 }
 
 void ObservedGraphModule::set_weight(const std::string& layer, const Tensor& weight,

@@ -166,11 +166,12 @@ void run_npy(const uint8_t* data, size_t size) {
   read_all(read_npy(path));
 }
 Seeds seeds_npy() {
-  using testing::dict;
   using testing::npy;
-  return {npy(dict("<f4", "(2, 3)", "True"), std::string(24, 'x')), npy(dict("|u1", "(3,)"), "abc"),
-          npy(dict("<i8", "()"), std::string(8, '\1'), 2),
-          npy(dict(">f8", "(1,)"), std::string(8, '\1'), 3)};
+  using testing::npy_header_dict;
+  return {npy(testing::npy_header_dict("<f4", "(2, 3)", "True"), std::string(24, 'x')),
+          npy(testing::npy_header_dict("|u1", "(3,)"), "abc"),
+          npy(testing::npy_header_dict("<i8", "()"), std::string(8, '\1'), 2),
+          npy(npy_header_dict(">f8", "(1,)"), std::string(8, '\1'), 3)};
 }
 const RegisteredTarget g_npy({"npy", run_npy, seeds_npy});
 

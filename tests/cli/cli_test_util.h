@@ -42,6 +42,11 @@ inline nlohmann::json json_of(const RunResult& r) {
   return json;
 }
 
+// What the program prints with these arguments, which hold --json.
+inline nlohmann::json octet_json(const std::vector<std::string>& args) {
+  return json_of(run_octet(args));
+}
+
 inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }

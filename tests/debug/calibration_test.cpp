@@ -50,7 +50,7 @@ const CalibrationQuality::Value& input_of(const CalibrationQuality& q) {
 
 // -- the loop -------------------------------------------------------------------------------------
 
-debug::CalibrationData data_of(const Tensor& x) {
+debug::CalibrationData calibration_data(const Tensor& x) {
   return {.name = "x.npz",
           .count = x.size(0),
           .fixed_batch = 4,
@@ -63,7 +63,7 @@ TEST(Calibrate, SaysWhatAWatchOfTheSameSamplesSays) {
   const FaultNet net = make_fault_net(fault_net_kinds()[0]);
   const Tensor x = samples_of(net, kCount, [](int64_t i) { return i < kCount / 2 ? 0.5 : 1.5; });
   const auto prepared = quant::prepare_fx(net.graph, quant::get_default_qconfig());
-  debug::CalibrationData data = data_of(x);
+  debug::CalibrationData data = calibration_data(x);
   int64_t shown = 0;
   data.progress = [&](int64_t size) { shown += size; };
   const CalibrationQuality found = debug::calibrate(*prepared, data), by_hand = quality_of(net, x);
@@ -79,8 +79,8 @@ TEST(Calibrate, AnErrorNamesTheSamplesThatCannotBeUsed) {
   x.data<float>()[9 * x.numel() / 16] = NAN;
   auto prepared = quant::prepare_fx(net.graph, quant::get_default_qconfig());
   expect_error(ErrorCode::invalid_argument, {"x.npz, samples 8 to 11: ", "NaN"},
-               [&] { debug::calibrate(*prepared, data_of(x)); });
-  debug::CalibrationData none = data_of(x);
+               [&] { debug::calibrate(*prepared, calibration_data(x)); });
+  debug::CalibrationData none = calibration_data(x);
   none.count = 0;
   expect_error(ErrorCode::invalid_argument, {"x.npz has no samples"},
                [&] { debug::calibrate(*prepared, none); });
@@ -89,8 +89,8 @@ TEST(Calibrate, AnErrorNamesTheSamplesThatCannotBeUsed) {
 TEST(Calibrate, WhereNoRangeDependsOnSamplesThereIsNothingToSay) {
   const FaultNet net = make_fault_net(fault_net_kinds()[0]);
   const auto prepared = quant::prepare_fx(net.graph, quant::default_dynamic_qconfig());
-  const CalibrationQuality found =
-      debug::calibrate(*prepared, data_of(samples_of(net, 4, [](int64_t) { return 1.0; })));
+  const CalibrationQuality found = debug::calibrate(
+      *prepared, calibration_data(samples_of(net, 4, [](int64_t) { return 1.0; })));
   EXPECT_TRUE(found.values.empty());
   EXPECT_EQ(found.warnings, std::vector<std::string>{});
 }

@@ -31,7 +31,7 @@ using debug::Numbers;
 constexpr debug::ExplainOptions kUntimed{.seconds = 0}, kVerified{.seconds = 0, .verify = true};
 
 // Convolutions of 4, 4 and 6 channels, an addition, a softmax that stays float, 5 classes.
-struct Net : nn::Module {
+struct ExplainedNet : nn::Module {
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
   nn::Slot skip = slot("skip", nn::Conv2d(3, 4, 1));
   nn::Slot next = slot("next", nn::Conv2d(4, 6, 3));
@@ -44,7 +44,7 @@ struct Net : nn::Module {
 };
 
 graph::Graph quantized_net(const Tensor& x) {
-  auto net = nn::make<Net>();
+  auto net = nn::make<ExplainedNet>();
   net->eval();
   auto mapping = quant::get_default_qconfig_mapping("native");
   auto prepared = quant::prepare_fx(net, mapping, {x});
@@ -586,12 +586,12 @@ TEST(ExplainModule, ADynamicLayerQuantizesItsOperandOnTheFly) {
 TEST(ExplainModule, ARecurrentLayersProductsAndSumsAreThoseOfBothWeights) {
   auto model = nn::make<nn::LSTM>(5, 6);
   model->eval();
-  struct Net : nn::Module {
-    explicit Net(std::shared_ptr<nn::LSTM> m) : lstm(slot("lstm", std::move(m))) {}
+  struct ExplainedNet : nn::Module {
+    explicit ExplainedNet(std::shared_ptr<nn::LSTM> m) : lstm(slot("lstm", std::move(m))) {}
     nn::Slot lstm;
     Tensor forward(Tensor x) override { return lstm(std::vector<Tensor>{x})[0]; }
   };
-  auto net = nn::make<Net>(model);
+  auto net = nn::make<ExplainedNet>(model);
   net->eval();
   auto dynamic = quant::quantize_dynamic(net, quant::types<nn::LSTM>(), DType::qint8);
   const Explanation e = debug::explain(*dynamic, {{Tensor::randn({7, 2, 5}, 1)}}, kVerified);

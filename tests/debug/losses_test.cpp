@@ -1,5 +1,6 @@
 // What is said of a pair of a float and a quantized graph whose outputs differ too much.
 #include "octet/debug/losses.h"
+#include "tests/graph_text.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,8 +13,7 @@ namespace octet::debug {
 namespace {
 
 using graph::Graph;
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n", {}); }
+using testing::parse_body;
 
 Tensor images(int64_t n, uint64_t seed, double scale = 1) {
   return Tensor::randn({n, 2, 4, 4}, seed) * scale;
@@ -22,7 +22,7 @@ Tensor images(int64_t n, uint64_t seed, double scale = 1) {
 TEST(Losses, APoorOutputIsNamedWithTheNodeWhereTheErrorGrows) {
   // The second convolution has one scale for its whole input, whose second channel is 3000 times
   // the first; it uses the first.
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(N, 2, 4, 4) = input\n%v: Float(2, 2, 1, 1) = constant [1, 0, 0, 3000]\n"
       "%w: Float(1, 2, 1, 1) = constant [1, 0]\n"
       "%a: Float(N, 2, 4, 4) = conv2d(%x, %v)  @ conv1\n%y: Float(N, 1, 4, 4) = conv2d(%a, %w)  @ "
@@ -41,7 +41,7 @@ TEST(Losses, APoorOutputIsNamedWithTheNodeWhereTheErrorGrows) {
 }
 
 TEST(Losses, FindLossesSaysWhatConvertSays) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%a: Float(N, 2, 4, 4) = input\n%b: Float(N, 2, 4, 4) = input\n%c: Float(N, 4, 4, 4) = "
       "cat(%a, %b, dim=1)  @ join\nreturn (%c)");
   std::vector<std::vector<Tensor>> samples{{images(4, 1, 100), images(4, 2, 0.01)},

@@ -13,7 +13,7 @@
 #include "octet/quant/algorithms/input_weight_equalization.h"
 #include "tests/debug/model_report_models.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
@@ -207,17 +207,17 @@ TEST(ModelReportObserver, WhatItCannotTakeIsAnError) {
 
 // -- the report -----------------------------------------------------------------------------------
 
-struct Net : nn::Module {
+struct TwoLayers : nn::Module {
   nn::Slot fc1 = slot("fc1", nn::Linear(4, 6));
   nn::Slot relu = slot("relu", nn::ReLU());
   nn::Slot fc2 = slot("fc2", nn::Linear(6, 3));
   Tensor forward(Tensor x) override { return fc2(relu(fc1(x))); }
 };
-OCTET_MODULE(Net)
+OCTET_MODULE(TwoLayers)
 
 std::shared_ptr<quant::ObservedGraphModule> prepared_net(
     const quant::QConfigMapping& mapping = quant::get_default_qconfig_mapping("qnnpack")) {
-  auto model = nn::make<Net>();
+  auto model = nn::make<TwoLayers>();
   set_parameters(*model, 7);
   model->eval();
   return quant::prepare_fx(model, mapping, {Tensor::randn({8, 4}, 1)});
@@ -242,7 +242,7 @@ TEST(ModelReport, TheWatchedModelCalibratesAndConvertsAsBefore) {
 }
 
 TEST(ModelReport, ModelsInTrainingAreReportedToo) {
-  auto model = nn::make<Net>();
+  auto model = nn::make<TwoLayers>();
   set_parameters(*model, 7);
   auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping("qnnpack"),
                                         {Tensor::randn({8, 4}, 1)});

@@ -12,7 +12,7 @@ namespace {
 
 namespace ns = debug::fx;
 
-const json& suite_cases() {
+const json& fx_suite_cases() {
   static const json loaded = load_golden("numeric_suite_fx.json");
   return loaded;
 }
@@ -24,7 +24,7 @@ struct Case {
 };
 std::vector<Case> all_cases() {
   std::vector<Case> result;
-  for (const json& golden : suite_cases())
+  for (const json& golden : fx_suite_cases())
     for (const Maker& maker : fx_models::makers())
       if (golden["model"] == maker.name) result.push_back({golden, maker});
   return result;
@@ -138,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(, GoldenNumericSuiteFx, ::testing::ValuesIn(all_cases()
                          [](const auto& info) { return std::string(info.param.maker.name); });
 
 TEST(GoldenNumericSuiteFxTable, HasItsModels) {
-  EXPECT_EQ(suite_cases().size(), 82u);
+  EXPECT_EQ(fx_suite_cases().size(), 82u);
   EXPECT_EQ(all_cases().size(), 82u);
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 namespace ns = debug::fx;
 
-struct Net : nn::Module {
+struct SuiteFxNet : nn::Module {
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
   nn::Slot relu = slot("relu", nn::ReLU());
   nn::Slot skip = slot("skip", nn::Conv2d(3, 4, 1));
@@ -41,7 +41,7 @@ struct NumericSuiteFx : ::testing::Test {
     (*prepared)(x);
     lowered = quant::convert_fx(prepared);
   }
-  std::shared_ptr<Net> model = nn::make<Net>();
+  std::shared_ptr<SuiteFxNet> model = nn::make<SuiteFxNet>();
   Tensor x = Tensor::randn({2, 3, 5, 5}, 3);
   std::shared_ptr<quant::ObservedGraphModule> prepared;
   ns::GraphModulePtr lowered;
@@ -181,12 +181,13 @@ TEST_F(NumericSuiteFx, GraphsOfOtherModelsAreRefused) {
 TEST_F(NumericSuiteFx, RelatedTypesCanBeAdded) {
   ns::RelatedOps sets = ns::get_base_name_to_sets_of_related_ops();
   const size_t count = sets.size();
-  ns::add_op_to_sets_of_related_ops(sets, typeid(Net), std::nullopt);
+  ns::add_op_to_sets_of_related_ops(sets, typeid(SuiteFxNet), std::nullopt);
   EXPECT_EQ(sets.size(), count + 1);
-  ns::add_op_to_sets_of_related_ops(sets, typeid(Other), quant::ObjectType(typeid(Net)));
+  ns::add_op_to_sets_of_related_ops(sets, typeid(Other), quant::ObjectType(typeid(SuiteFxNet)));
   EXPECT_EQ(sets.size(), count + 1);
   expect_error(ErrorCode::not_found, {"in no set"}, [&] {
-    ns::add_op_to_sets_of_related_ops(sets, typeid(Net), quant::ObjectType(typeid(NumericSuiteFx)));
+    ns::add_op_to_sets_of_related_ops(sets, typeid(SuiteFxNet),
+                                      quant::ObjectType(typeid(NumericSuiteFx)));
   });
 }
 

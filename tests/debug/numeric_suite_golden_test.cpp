@@ -19,7 +19,7 @@ std::string key_here(std::string key) {
   return key;
 }
 
-const json& suite_cases() {
+const json& eager_suite_cases() {
   static const json loaded = load_golden("numeric_suite_eager.json");
   return loaded;
 }
@@ -39,11 +39,11 @@ const std::set<std::type_index> kSwapped = {typeid(nn::Linear),
 
 // What differs on purpose (tests/quant/conformance_differences.md): of a model, the comparison and
 // the keys that PyTorch lacks, or whose values differ.
-struct Difference {
+struct SuiteDifference {
   const char *model, *what, *reason;
   std::set<std::string> more, values;
 };
-const std::vector<Difference> kDifferences = {
+const std::vector<SuiteDifference> kSuiteDifferences = {
     {"Mlp", "outputs", "PyTorch's logs no nniq.LinearReLU", {"fc1.stats", "fc2.stats"}, {}},
     {"Activations", "outputs", "eager mode quantizes Sigmoid", {"sigmoid.stats"}, {}},
     {"Residual_12", "outputs", "add has one formula", {}, {"add.stats"}},
@@ -54,7 +54,7 @@ const std::vector<Difference> kDifferences = {
 
 class GoldenNumericSuite : public ::testing::TestWithParam<int> {
  protected:
-  GoldenNumericSuite() : golden(suite_cases()[static_cast<size_t>(GetParam())]) {
+  GoldenNumericSuite() : golden(eager_suite_cases()[static_cast<size_t>(GetParam())]) {
     autograd::NoGrad no_grad;
     static const json files[] = {load_golden("eager_qnnpack.json"),
                                  load_golden("eager_dynamic.json")};
@@ -80,9 +80,9 @@ class GoldenNumericSuite : public ::testing::TestWithParam<int> {
     std::set<std::string> keys, expected_keys;
     for (const auto& [key, value] : found) keys.insert(key);
     for (const auto& [key, value] : golden[what].items()) expected_keys.insert(key_here(key));
-    Difference known{};
+    SuiteDifference known{};
     const std::string model = golden["model"], number = "_" + std::to_string(GetParam());
-    for (const Difference& d : kDifferences)
+    for (const SuiteDifference& d : kSuiteDifferences)
       if ((model == d.model || model + number == d.model) && what == std::string(d.what)) known = d;
     expected_keys.insert(known.more.begin(), known.more.end());
     EXPECT_EQ(keys, expected_keys) << what;
@@ -114,13 +114,13 @@ class GoldenNumericSuite : public ::testing::TestWithParam<int> {
 };
 
 INSTANTIATE_TEST_SUITE_P(, GoldenNumericSuite,
-                         ::testing::Range(0, static_cast<int>(suite_cases().size())),
+                         ::testing::Range(0, static_cast<int>(eager_suite_cases().size())),
                          [](const auto& info) {
-                           const json& g = suite_cases()[static_cast<size_t>(info.param)];
+                           const json& g = eager_suite_cases()[static_cast<size_t>(info.param)];
                            return g["model"].get<std::string>() + "_" + std::to_string(info.param);
                          });
 
-TEST(GoldenNumericSuiteTable, HasItsModels) { EXPECT_EQ(suite_cases().size(), 36u); }
+TEST(GoldenNumericSuiteTable, HasItsModels) { EXPECT_EQ(eager_suite_cases().size(), 36u); }
 
 TEST_P(GoldenNumericSuite, Weights) {
   const debug::ComparedWeights found = debug::compare_weights(*float_model, *int8);

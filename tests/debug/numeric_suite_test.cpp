@@ -12,7 +12,7 @@
 namespace octet::testing {
 namespace {
 
-struct Net : nn::Module {
+struct SuiteNet : nn::Module {
   nn::Slot quant = slot("quant", quant::QuantStub());
   nn::Slot fc1 = slot("fc1", nn::Linear(6, 5));
   nn::Slot fc2 = slot("fc2", nn::Linear(5, 4));
@@ -38,7 +38,7 @@ struct NumericSuite : ::testing::Test {
     prepared->forward(x);
     int8 = quant::convert(prepared);
   }
-  std::shared_ptr<Net> model = nn::make<Net>(), int8;
+  std::shared_ptr<SuiteNet> model = nn::make<SuiteNet>(), int8;
   Tensor x = Tensor::randn({7, 6}, 3);
 };
 
@@ -67,10 +67,10 @@ TEST_F(NumericSuite, OutputsOfEveryCallAreKept) {
 
 TEST_F(NumericSuite, LoggersDoNotChangeResults) {
   const Tensor before = int8->forward(x);
-  auto copy = std::dynamic_pointer_cast<Net>(int8->clone());
+  auto copy = std::dynamic_pointer_cast<SuiteNet>(int8->clone());
   debug::prepare_model_outputs(*model, *copy);
   EXPECT_TRUE(equal(copy->forward(x), before));
-  debug::prepare_model_with_stubs(*nn::make<Net>(), *int8,
+  debug::prepare_model_with_stubs(*nn::make<SuiteNet>(), *int8,
                                   {typeid(nn::Linear), typeid(quant::FloatFunctional)});
   EXPECT_EQ(int8->fc1->type_name(), "Shadow");
   EXPECT_TRUE(equal(int8->forward(x), before));

@@ -19,7 +19,7 @@ namespace octet::testing {
 namespace {
 
 // Operands and weights are mostly positive, so that pairs of products leave 16 bits.
-struct Net : nn::Module {
+struct WideNet : nn::Module {
   nn::Slot stem = slot("stem", nn::Conv2d(3, 8, 3, {.padding = 1}));
   nn::Slot depthwise = slot("depthwise", nn::Conv2d(8, 8, 3, {.groups = 8}));
   nn::Slot grouped = slot("grouped", nn::Conv2d(8, 6, 3, {.stride = 2, .groups = 2}));
@@ -43,7 +43,7 @@ TEST_P(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
     const auto node = run_process({"/usr/bin/env", "sh", "-c", "command -v node"}).out;
     command = {"/usr/bin/env", "qemu-x86_64", "-cpu", "Haswell", node.substr(0, node.find('\n'))};
   }
-  auto net = nn::make<Net>();
+  auto net = nn::make<WideNet>();
   net->eval();
   uint64_t seed = 1;
   for (auto& [name, p] : net->named_parameters())

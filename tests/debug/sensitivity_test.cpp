@@ -23,7 +23,7 @@ using debug::Sensitivity;
 using debug::SensitivityMethod;
 using Batches = std::vector<std::vector<Tensor>>;
 
-struct Net : nn::Module {
+struct SensitiveNet : nn::Module {
   nn::Slot conv1 = slot("conv1", nn::Conv2d(3, 8, 3, {.padding = 1}));
   nn::Slot conv2 = slot("conv2", nn::Conv2d(8, 8, 3, {.padding = 1}));
   nn::Slot conv3 = slot("conv3", nn::Conv2d(16, 8, 3, {.padding = 1}));
@@ -44,7 +44,7 @@ Batches batches() {
 // With qparams of the convolution `coarse` that leave its weight 8 codes.
 std::shared_ptr<quant::ObservedGraphModule> prepared(const std::string& coarse) {
   manual_seed(3);
-  auto model = nn::make<Net>();
+  auto model = nn::make<SensitiveNet>();
   model->eval();
   const graph::Graph g = graph::trace(*model, std::vector<Tensor>{batches()[0][0]})->to_graph();
   quant::QConfigMapping mapping = quant::get_default_qconfig_mapping();
@@ -157,7 +157,7 @@ TEST(Sensitivity, SharesOfTheTimeAddUpToLessThanAll) {
 // float gains is nothing.
 TEST(Sensitivity, WhatStaysFloatIsListed) {
   manual_seed(3);
-  auto model = nn::make<Net>();
+  auto model = nn::make<SensitiveNet>();
   model->eval();
   const graph::Graph g = graph::trace(*model, std::vector<Tensor>{batches()[0][0]})->to_graph();
   auto p = quant::prepare_fx(g, quant::get_default_qconfig_mapping(), {.skip = {"conv1"}});

@@ -236,9 +236,9 @@ void expect_exact_everywhere(const Layer& l, const std::string& who) {
 // -- layers
 // --------------------------------------------------------------------------------------------
 
-class Generator {
+class LayerGenerator {
  public:
-  explicit Generator(uint64_t seed) : random_(seed) {}
+  explicit LayerGenerator(uint64_t seed) : random_(seed) {}
   int64_t integer(int64_t lo, int64_t hi) { return random_.integer(lo, hi); }
   bool chance(double p) { return random_.uniform() < p; }
   float power(double lo, double hi) {
@@ -348,7 +348,7 @@ class Generator {
   Random random_;
 };
 
-Layer random_layer(Generator& g) {
+Layer random_layer(LayerGenerator& g) {
   Layer l;
   const int64_t kind = g.integer(0, 9);
   int64_t channels = g.integer(1, 20);
@@ -422,7 +422,7 @@ TEST(ExactSums, RandomLayersEqualA128BitOracleOnEveryIsa) {
   int64_t beyond = 0;
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     if (seed == 1000) set_num_threads(2);
-    Generator g(seed);
+    LayerGenerator g(seed);
     const Layer l = random_layer(g);
     expect_exact_everywhere(l, fmt::format("seed {}", seed));
     if (HasFatalFailure()) return;
@@ -562,7 +562,7 @@ TEST(ExactSums, AverageOfMoreCodesThanInt32Holds) {
 }
 
 TEST(ExactSums, KernelsNameTheLayerAndTheChannelsWhoseSumsCanLeaveInt32) {
-  Generator g(1);
+  LayerGenerator g(1);
   Layer l;
   l.op = "linear";
   l.x = g.codes({1, 4}, DType::quint8, Quantizer::per_tensor(1, 0, DType::quint8));

@@ -21,16 +21,16 @@ namespace {
 using testing::Defaults;
 
 // One operator call with random operands.
-struct Case {
+struct CodesCase {
   std::string op;
   std::vector<Tensor> inputs;
   Attrs attrs;
   std::optional<ops::QType> want;
 };
 
-class Generator {
+class CodesGenerator {
  public:
-  explicit Generator(uint64_t seed) : random_(seed) {}
+  explicit CodesGenerator(uint64_t seed) : random_(seed) {}
   int64_t integer(int64_t lo, int64_t hi) { return random_.integer(lo, hi); }
   bool chance(double p) { return random_.uniform() < p; }
   double scale() { return static_cast<float>(std::pow(10.0, random_.uniform(-3.5, 0.5))); }
@@ -95,7 +95,7 @@ class Generator {
   DType dtype_ = DType::quint8;
 };
 
-std::vector<Tensor> evaluate(const Case& c) {
+std::vector<Tensor> evaluate(const CodesCase& c) {
   return ops::call_all(c.op, c.inputs, c.attrs, c.want);
 }
 
@@ -104,15 +104,15 @@ constexpr int kAllCases = 21'000;  // of the tests below, about
 // Runs `few` seeds (in `make bits` as many as are asked for) through the reference engine, then
 // through every instruction set with changing thread counts, bytes behind the operands, and
 // addresses of the first.
-void expect_exact(int few, const std::function<Case(Generator&)>& make) {
+void expect_exact_codes(int few, const std::function<CodesCase(CodesGenerator&)>& make) {
   Defaults defaults;
   auto isas = supported_isas();
   const int cases = testing::bits_cases(few, kAllCases);
   for (int i = 0; i < cases; ++i) {
     const uint64_t seed = testing::bits_seed(i);
-    Generator g(seed);
+    CodesGenerator g(seed);
     g.pick_dtype();
-    Case c = make(g);
+    CodesCase c = make(g);
     set_engine("reference");
     auto expected = evaluate(c);
     set_engine("native");
@@ -136,8 +136,8 @@ void expect_exact(int few, const std::function<Case(Generator&)>& make) {
   }
 }
 
-Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_t groups,
-               int64_t largest) {
+CodesCase conv_case(CodesGenerator& g, int64_t in_per_group, int64_t out_per_group, int64_t groups,
+                    int64_t largest) {
   int64_t kh = g.integer(1, largest), kw = g.integer(1, largest), dh = g.integer(1, 2),
           dw = g.integer(1, 2);
   std::vector<int64_t> pad{g.integer(0, 2), g.integer(0, 2), g.integer(0, 2), g.integer(0, 2)};
@@ -153,7 +153,7 @@ Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_
   return {"conv2d", {x, weight, g.bias(out_per_group * groups)}, attrs, g.result()};
 }
 
-Case transposed_case(Generator& g) {
+CodesCase transposed_case(CodesGenerator& g) {
   int64_t groups = g.integer(1, 3), in = g.integer(1, 5), out = g.integer(1, 5),
           kh = g.integer(1, 3), kw = g.integer(1, 3);
   std::vector<int64_t> stride{g.integer(1, 3), g.integer(1, 3)},
@@ -174,7 +174,7 @@ Case transposed_case(Generator& g) {
 }
 
 // The same call on float operands, with codes for weights.
-Case dynamic_case(Generator& g, Case c) {
+CodesCase dynamic_case(CodesGenerator& g, CodesCase c) {
   c.op += "_dynamic";
   c.inputs[0] = c.inputs[0].dequantize();
   c.attrs.set("reduce_range", g.chance(0.3));
@@ -184,17 +184,17 @@ Case dynamic_case(Generator& g, Case c) {
 
 }  // namespace
 
-TEST(Exactness, TransposedConv2d) { expect_exact(200, transposed_case); }
+TEST(Exactness, TransposedConv2d) { expect_exact_codes(200, transposed_case); }
 
 TEST(Exactness, DynamicConv2d) {
-  expect_exact(200, [](Generator& g) {
+  expect_exact_codes(200, [](CodesGenerator& g) {
     return dynamic_case(g, conv_case(g, g.integer(1, 6), g.integer(1, 12), g.integer(1, 3), 3));
   });
-  expect_exact(100, [](Generator& g) { return dynamic_case(g, transposed_case(g)); });
+  expect_exact_codes(100, [](CodesGenerator& g) { return dynamic_case(g, transposed_case(g)); });
 }
 
 TEST(Exactness, DynamicLinear) {
-  expect_exact(1000, [](Generator& g) {
+  expect_exact_codes(1000, [](CodesGenerator& g) {
     int64_t in = g.integer(1, 150), out = g.integer(1, 80);
     Shape shape =
         g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
@@ -206,7 +206,7 @@ TEST(Exactness, DynamicLinear) {
 }
 
 // A linear layer on floats, of weights of 8 or 4 bits.
-Case float_linear_case(Generator& g, const std::string& op, bool four_bit) {
+CodesCase float_linear_case(CodesGenerator& g, const std::string& op, bool four_bit) {
   int64_t in = g.integer(1, 150), out = g.integer(1, 150);
   Shape shape =
       g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 40), in};
@@ -224,13 +224,13 @@ Case float_linear_case(Generator& g, const std::string& op, bool four_bit) {
 }
 
 TEST(Exactness, DynamicLinearOfFourBits) {
-  expect_exact(400,
-               [](Generator& g) { return float_linear_case(g, "linear_dynamic", g.chance(0.7)); });
+  expect_exact_codes(
+      400, [](CodesGenerator& g) { return float_linear_case(g, "linear_dynamic", g.chance(0.7)); });
 }
 
 TEST(Exactness, WeightOnlyLinear) {
-  expect_exact(800, [](Generator& g) {
-    Case c = float_linear_case(g, "linear_weight_only", g.chance(0.5));
+  expect_exact_codes(800, [](CodesGenerator& g) {
+    CodesCase c = float_linear_case(g, "linear_weight_only", g.chance(0.5));
     // Rows of every magnitude, each with its own fixed point; some zeros, some not finite.
     Tensor& x = c.inputs[0];
     const int64_t k = x.size(-1);
@@ -253,19 +253,19 @@ TEST(Exactness, WeightOnlyLinear) {
 }
 
 TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
-  expect_exact(6, [](Generator& g) {
+  expect_exact_codes(6, [](CodesGenerator& g) {
     const int64_t in = 65536;
     Tensor x = Tensor::empty({2, in});
     std::fill_n(x.data<float>(), x.numel(), g.chance(0.5) ? -1.0f : 1.9999999f);
     Tensor w = Tensor::empty({3, in}, DType::qint8,
                              Quantizer::per_tensor(0.01, g.chance(0.5) ? 127 : -128, DType::qint8));
     std::fill_n(w.data<int8_t>(), w.numel(), g.chance(0.5) ? int8_t{-128} : int8_t{127});
-    return Case{"linear_weight_only", {x, w}, {}, {}};
+    return CodesCase{"linear_weight_only", {x, w}, {}, {}};
   });
 }
 
 TEST(Exactness, DynamicLstm) {
-  expect_exact(150, [](Generator& g) {
+  expect_exact_codes(150, [](CodesGenerator& g) {
     const int64_t steps = g.integer(1, 5), batch = g.integer(1, 3), in = g.integer(1, 40),
                   hidden = g.integer(1, 150);
     auto floats = [&](Shape shape) {
@@ -277,24 +277,25 @@ TEST(Exactness, DynamicLstm) {
       return w.contiguous();
     };
     const bool bias = g.chance(0.7);
-    return Case{"lstm",
-                {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}),
-                 weight(in), weight(hidden), bias ? floats({4 * hidden}) : Tensor(),
-                 bias ? floats({4 * hidden}) : Tensor()},
-                {{"reverse", g.chance(0.3)}, {"reduce_range", g.chance(0.3)}},
-                std::nullopt};
+    return CodesCase{"lstm",
+                     {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}),
+                      weight(in), weight(hidden), bias ? floats({4 * hidden}) : Tensor(),
+                      bias ? floats({4 * hidden}) : Tensor()},
+                     {{"reverse", g.chance(0.3)}, {"reduce_range", g.chance(0.3)}},
+                     std::nullopt};
   });
 }
 
 TEST(Exactness, Conv2d) {
-  expect_exact(1200,
-               [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
+  expect_exact_codes(1200, [](CodesGenerator& g) {
+    return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4);
+  });
 }
 
 // The first layer of a network: windows over few channels, whose rows are one tap each where that
 // is less work.
 TEST(Exactness, Conv2dOfFewChannels) {
-  expect_exact(300, [](Generator& g) {
+  expect_exact_codes(300, [](CodesGenerator& g) {
     const int64_t kh = g.integer(1, 7), kw = g.integer(1, 7), c = g.integer(1, 4),
                   oc = g.integer(1, 40), dh = g.integer(1, 2);
     Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
@@ -304,7 +305,7 @@ TEST(Exactness, Conv2dOfFewChannels) {
                 {"activation", g.activation_name()}};
     const Tensor x = g.activation(
         {g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
-    return Case{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
+    return CodesCase{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
   });
 }
 
@@ -316,7 +317,7 @@ TEST(Exactness, Conv2dOf3x3) {
       winograd += kernel.name().find("winograd") != std::string::npos;
     }
   } watch;
-  expect_exact(60, [](Generator& g) {
+  expect_exact_codes(60, [](CodesGenerator& g) {
     const int64_t c = g.integer(16, 50), oc = g.integer(16, 70), dilation = g.integer(1, 3);
     std::vector<int64_t> pad;
     for (int side = 0; side < 4; ++side) pad.push_back(g.integer(0, 2 * dilation));
@@ -325,95 +326,96 @@ TEST(Exactness, Conv2dOf3x3) {
     const Attrs attrs{{"padding", pad},
                       {"dilation", std::vector<int64_t>{dilation, dilation}},
                       {"activation", g.activation_name()}};
-    return Case{"conv2d", {x, g.weight({oc, c, 3, 3}), g.bias(oc)}, attrs, g.result()};
+    return CodesCase{"conv2d", {x, g.weight({oc, c, 3, 3}), g.bias(oc)}, attrs, g.result()};
   });
   EXPECT_EQ(watch.winograd > 0, kernels::table(supported_isas().back()).winograd != nullptr);
 }
 
 TEST(Exactness, GroupedConv2d) {
-  expect_exact(400, [](Generator& g) {
+  expect_exact_codes(400, [](CodesGenerator& g) {
     return conv_case(g, g.integer(1, 9), g.integer(1, 9), g.integer(2, 5), 3);
   });
 }
 
 TEST(Exactness, DepthwiseConv2d) {
-  expect_exact(600, [](Generator& g) { return conv_case(g, 1, 1, g.integer(2, 100), 5); });
+  expect_exact_codes(600,
+                     [](CodesGenerator& g) { return conv_case(g, 1, 1, g.integer(2, 100), 5); });
 }
 
 TEST(Exactness, PointwiseConv2d) {
-  expect_exact(400, [](Generator& g) {
+  expect_exact_codes(400, [](CodesGenerator& g) {
     int64_t in = g.integer(1, 70), out = g.integer(1, 70);
     Tensor x = g.activation({g.integer(1, 3), in, g.integer(1, 8), g.integer(1, 8)});
-    return Case{"conv2d",
-                {x, g.weight({out, in, 1, 1}), g.bias(out)},
-                {{"activation", g.activation_name()}},
-                g.result()};
+    return CodesCase{"conv2d",
+                     {x, g.weight({out, in, 1, 1}), g.bias(out)},
+                     {{"activation", g.activation_name()}},
+                     g.result()};
   });
 }
 
 TEST(Exactness, Linear) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     int64_t in = g.integer(1, 150), out = g.integer(1, 80);
     Shape shape =
         g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
-    return Case{"linear",
-                {g.activation(shape), g.weight({out, in}), g.bias(out)},
-                {{"activation", g.activation_name()}},
-                g.result()};
+    return CodesCase{"linear",
+                     {g.activation(shape), g.weight({out, in}), g.bias(out)},
+                     {{"activation", g.activation_name()}},
+                     g.result()};
   });
 }
 
 // The int32 accumulator holds 255*128*K exactly up to K = 65,793; a 16-bit one would not hold K =
 // 2.
 TEST(Exactness, LinearOfManyExtremeProductsDoesNotSaturate) {
-  expect_exact(40, [](Generator& g) {
+  expect_exact_codes(40, [](CodesGenerator& g) {
     int64_t in = g.integer(3000, 5000);
     Tensor x = Tensor::empty({2, in}, DType::quint8, Quantizer::per_tensor(0.02, 0, DType::quint8));
     Tensor w = Tensor::empty({5, in}, DType::qint8, Quantizer::per_tensor(0.01, 0, DType::qint8));
     std::fill_n(x.data<uint8_t>(), x.numel(), uint8_t{255});
     std::fill_n(w.data<int8_t>(), w.numel(), int8_t{-128});
-    return Case{"linear",
-                {x, w},
-                {},
-                ops::QType{DType::quint8, Quantizer::per_tensor(200, 255, DType::quint8)}};
+    return CodesCase{"linear",
+                     {x, w},
+                     {},
+                     ops::QType{DType::quint8, Quantizer::per_tensor(200, 255, DType::quint8)}};
   });
 }
 
 TEST(Exactness, Add) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7), g.integer(1, 7)};
-    return Case{"add",
-                {g.activation(shape), g.activation(shape)},
-                {{"activation", g.activation_name()}},
-                g.result()};
+    return CodesCase{"add",
+                     {g.activation(shape), g.activation(shape)},
+                     {{"activation", g.activation_name()}},
+                     g.result()};
   });
 }
 
 TEST(Exactness, Mul) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7)};
-    return Case{"mul",
-                {g.activation(shape), g.activation(shape)},
-                {{"activation", g.activation_name()}},
-                g.result()};
+    return CodesCase{"mul",
+                     {g.activation(shape), g.activation(shape)},
+                     {{"activation", g.activation_name()}},
+                     g.result()};
   });
 }
 
 // A bias, one number, or one for each row, as either operand.
 TEST(Exactness, RepeatedOperandsOfAddAndMul) {
-  expect_exact(1000, [](Generator& g) {
+  expect_exact_codes(1000, [](CodesGenerator& g) {
     const Shape shape{g.integer(1, 3), g.integer(1, 9), g.integer(1, 70)};
     const Shape repeated[] = {
         {shape[2]}, {1}, {shape[0], shape[1], 1}, {shape[1], shape[2]}, {1, 1, shape[2]}};
     Tensor x = g.activation(shape), y = g.activation(repeated[g.integer(0, 4)]);
     if (g.chance(0.5)) std::swap(x, y);
-    return Case{
+    return CodesCase{
         g.chance(0.5) ? "add" : "mul", {x, y}, {{"activation", g.activation_name()}}, g.result()};
   });
 }
 
 TEST(Exactness, Matmul) {
-  expect_exact(1500, [](Generator& g) {
+  expect_exact_codes(1500, [](CodesGenerator& g) {
     const int64_t m = g.integer(1, 30), n = g.integer(1, 70), k = g.integer(1, 90),
                   batch = g.integer(1, 4), heads = g.integer(1, 3);
     const Shape batches[] = {{}, {heads}, {batch, heads}, {batch, 1}, {1, heads}};
@@ -426,12 +428,12 @@ TEST(Exactness, Matmul) {
     if (g.chance(0.2))
       y = g.codes(b, y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8,
                   g.per_tensor(y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8));
-    return Case{"matmul", {x, y}, {}, g.result()};
+    return CodesCase{"matmul", {x, y}, {}, g.result()};
   });
 }
 
 TEST(Exactness, Pools) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     std::vector<int64_t> kernel{g.integer(1, 4), g.integer(1, 4)};
     std::vector<int64_t> pad{g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1),
                              g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1)};
@@ -442,25 +444,25 @@ TEST(Exactness, Pools) {
                 {"ceil_mode", g.chance(0.3)}};
     switch (g.integer(0, 2)) {
       case 0:
-        return Case{"max_pool2d", {x}, attrs, std::nullopt};
+        return CodesCase{"max_pool2d", {x}, attrs, std::nullopt};
       case 1: {
         attrs.set("count_include_pad", g.chance(0.5));
         auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
-        return Case{"avg_pool2d", {x}, attrs, want};
+        return CodesCase{"avg_pool2d", {x}, attrs, want};
       }
       default: {
         auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
-        return Case{"adaptive_avg_pool2d",
-                    {x},
-                    {{"output_size", std::vector<int64_t>{g.integer(1, 4), g.integer(1, 4)}}},
-                    want};
+        return CodesCase{"adaptive_avg_pool2d",
+                         {x},
+                         {{"output_size", std::vector<int64_t>{g.integer(1, 4), g.integer(1, 4)}}},
+                         want};
       }
     }
   });
 }
 
 TEST(Exactness, Cat) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     int64_t rank = g.integer(2, 4), dim = g.integer(0, rank - 1);
     Shape shape;
     for (int64_t d = 0; d < rank; ++d) shape.push_back(g.integer(1, 9));
@@ -471,37 +473,37 @@ TEST(Exactness, Cat) {
       parts.push_back(g.chance(0.5) ? g.codes(shape, want.dtype, want.quantizer)
                                     : g.activation(shape));
     }
-    return Case{"cat", parts, {{"dim", dim}}, want};
+    return CodesCase{"cat", parts, {{"dim", dim}}, want};
   });
 }
 
 TEST(Exactness, UnaryOperators) {
   const std::vector<std::string> ops{"relu",        "relu6", "sigmoid",    "tanh", "hardswish",
                                      "hardsigmoid", "gelu",  "leaky_relu", "elu"};
-  expect_exact(2000, [&](Generator& g) {
+  expect_exact_codes(2000, [&](CodesGenerator& g) {
     const std::string& op = ops[g.integer(0, static_cast<int64_t>(ops.size()) - 1)];
     Tensor x = g.activation({g.integer(1, 3), g.integer(1, 70), g.integer(1, 5), g.integer(1, 5)});
     bool own = ops::get(op).rule() == ops::QRule::own;
-    return Case{op, {x}, {}, own ? std::optional(g.result()) : std::nullopt};
+    return CodesCase{op, {x}, {}, own ? std::optional(g.result()) : std::nullopt};
   });
 }
 
 TEST(Exactness, QuantizeDequantizeRequantize) {
-  expect_exact(2000, [](Generator& g) {
+  expect_exact_codes(2000, [](CodesGenerator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 5), g.integer(1, 5)};
     Tensor x = g.activation(shape);
     switch (g.integer(0, 2)) {
       case 0:
-        return Case{"dequantize", {x}, {}, std::nullopt};
+        return CodesCase{"dequantize", {x}, {}, std::nullopt};
       case 1:
-        return Case{"requantize", {x}, {}, g.result()};
+        return CodesCase{"requantize", {x}, {}, g.result()};
       default: {
         Tensor v = Tensor::rand(shape, static_cast<uint64_t>(g.integer(0, 1 << 30)), -300, 300);
         float* data = v.data<float>();
         const float odd[] = {NAN,   INFINITY, -INFINITY, 3e38f, -3e38f, 0.5f,
                              -0.5f, 1.5f,     2.5f,      -0.0f, 1e-40f};
         for (int64_t i = 0; i < v.numel(); i += 3) data[i] = odd[g.integer(0, 10)];
-        return Case{"quantize", {v}, {}, g.result()};
+        return CodesCase{"quantize", {v}, {}, g.result()};
       }
     }
   });
@@ -511,12 +513,12 @@ TEST(Exactness, QuantizeDequantizeRequantize) {
 TEST(Exactness, BatchSizeDoesNotMatter) {
   for (int i = 0; i < testing::bits_cases(200, kAllCases); ++i) {
     const uint64_t seed = testing::bits_seed(i);
-    Generator g(seed);
+    CodesGenerator g(seed);
     g.pick_dtype();
-    Case c = conv_case(g, g.integer(1, 8), g.integer(1, 40), 1, 3);
+    CodesCase c = conv_case(g, g.integer(1, 8), g.integer(1, 40), 1, 3);
     Tensor whole = evaluate(c)[0];
     for (int64_t n = 0; n < c.inputs[0].size(0); ++n) {
-      Case one = c;
+      CodesCase one = c;
       one.inputs[0] = c.inputs[0].slice(0, n, n + 1);
       ASSERT_TRUE(equal(evaluate(one)[0], whole.slice(0, n, n + 1)))
           << "seed " << seed << ", sample " << n;

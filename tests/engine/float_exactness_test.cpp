@@ -21,15 +21,15 @@ namespace {
 
 using testing::Defaults;
 
-struct Case {
+struct FloatCase {
   std::string op;
   std::vector<Tensor> inputs;
   Attrs attrs;
 };
 
-class Generator {
+class FloatGenerator {
  public:
-  explicit Generator(uint64_t seed) : random_(seed) {}
+  explicit FloatGenerator(uint64_t seed) : random_(seed) {}
   int64_t integer(int64_t lo, int64_t hi) { return random_.integer(lo, hi); }
   bool chance(double p) { return random_.uniform() < p; }
   // Values of many magnitudes, whose sums cancel and underflow now and then; zeros of both signs.
@@ -57,11 +57,11 @@ class Generator {
   Random random_;
 };
 
-void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
+void expect_exact_floats(int cases, const std::function<FloatCase(FloatGenerator&)>& make) {
   Defaults defaults;
   for (int seed = 0; seed < cases; ++seed) {
-    Generator g(seed);
-    const Case c = make(g);
+    FloatGenerator g(seed);
+    const FloatCase c = make(g);
     set_engine("reference");
     const auto expected = ops::call_all(c.op, c.inputs, c.attrs);
     set_engine("native");
@@ -79,7 +79,7 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
 }
 
 // Sizes of an image that a window of these sizes fits.
-Shape image(Generator& g, int64_t channels, const std::vector<int64_t>& kernel,
+Shape image(FloatGenerator& g, int64_t channels, const std::vector<int64_t>& kernel,
             const std::vector<int64_t>& dilation) {
   Shape shape{g.integer(1, 3), channels};
   for (size_t d = 0; d < kernel.size(); ++d)
@@ -88,7 +88,7 @@ Shape image(Generator& g, int64_t channels, const std::vector<int64_t>& kernel,
   return shape;
 }
 
-Case conv(Generator& g, size_t spatial, int64_t in, int64_t out, int64_t groups) {
+FloatCase conv(FloatGenerator& g, size_t spatial, int64_t in, int64_t out, int64_t groups) {
   const auto kernel = g.integers(spatial, 1, 3), dilation = g.integers(spatial, 1, 2);
   const Shape x = image(g, in * groups, kernel, dilation);
   Shape w{out * groups, in};
@@ -102,7 +102,7 @@ Case conv(Generator& g, size_t spatial, int64_t in, int64_t out, int64_t groups)
            {"activation", g.activation()}}};
 }
 
-Case transposed(Generator& g, size_t spatial) {
+FloatCase transposed(FloatGenerator& g, size_t spatial) {
   const int64_t groups = g.integer(1, 3), in = g.integer(1, 5),
                 out = g.chance(0.3) ? 1 : g.integer(1, 40);
   const auto kernel = g.integers(spatial, 1, 3), stride = g.integers(spatial, 1, 3);
@@ -124,55 +124,56 @@ Case transposed(Generator& g, size_t spatial) {
 }
 
 TEST(FloatExactness, Conv2d) {
-  expect_exact(300, [](Generator& g) { return conv(g, 2, g.integer(1, 40), g.integer(1, 70), 1); });
+  expect_exact_floats(
+      300, [](FloatGenerator& g) { return conv(g, 2, g.integer(1, 40), g.integer(1, 70), 1); });
 }
 // Around the fewest channels and the smallest images that go by Winograd's algorithm.
 TEST(FloatExactness, Conv2dOf3x3) {
-  expect_exact(200, [](Generator& g) {
+  expect_exact_floats(200, [](FloatGenerator& g) {
     const auto dilation = g.integers(2, 1, 3);
     const int64_t in = g.integer(14, 40), out = g.integer(14, 70);
-    return Case{
+    return FloatCase{
         "conv2d",
         {g.floats(image(g, in, {3, 3}, dilation)), g.floats({out, in, 3, 3}), g.bias(out)},
         {{"padding", g.integers(4, 0, 4)}, {"dilation", dilation}, {"activation", g.activation()}}};
   });
 }
 TEST(FloatExactness, GroupedAndDepthwiseConv2d) {
-  expect_exact(300, [](Generator& g) {
+  expect_exact_floats(300, [](FloatGenerator& g) {
     return g.chance(0.5) ? conv(g, 2, 1, 1, g.integer(1, 80))
                          : conv(g, 2, g.integer(1, 6), g.integer(1, 20), g.integer(1, 4));
   });
 }
 TEST(FloatExactness, WideDepthwiseWindows) {  // more taps than the kernel keeps addresses of
-  expect_exact(20, [](Generator& g) {
+  expect_exact_floats(20, [](FloatGenerator& g) {
     const int64_t c = g.integer(1, 40);
-    return Case{"conv2d",
-                {g.floats({1, c, 11, 11}), g.floats({c, 1, 9, 9}), g.bias(c)},
-                {{"padding", std::vector<int64_t>(4, 4)}, {"groups", c}}};
+    return FloatCase{"conv2d",
+                     {g.floats({1, c, 11, 11}), g.floats({c, 1, 9, 9}), g.bias(c)},
+                     {{"padding", std::vector<int64_t>(4, 4)}, {"groups", c}}};
   });
 }
 TEST(FloatExactness, Conv3d) {
-  expect_exact(100, [](Generator& g) {
+  expect_exact_floats(100, [](FloatGenerator& g) {
     return conv(g, 3, g.integer(1, 5), g.integer(1, 20), g.integer(1, 2));
   });
 }
 TEST(FloatExactness, ConvTranspose2d) {
-  expect_exact(300, [](Generator& g) { return transposed(g, 2); });
+  expect_exact_floats(300, [](FloatGenerator& g) { return transposed(g, 2); });
 }
 TEST(FloatExactness, ConvTranspose3d) {
-  expect_exact(60, [](Generator& g) { return transposed(g, 3); });
+  expect_exact_floats(60, [](FloatGenerator& g) { return transposed(g, 3); });
 }
 TEST(FloatExactness, Linear) {
-  expect_exact(300, [](Generator& g) {
+  expect_exact_floats(300, [](FloatGenerator& g) {
     const int64_t n = g.chance(0.2) ? g.integer(100, 300) : g.integer(1, 80), k = g.integer(1, 100);
-    return Case{"linear",
-                {g.floats({g.chance(0.5) ? g.integer(1, 4) : g.integer(1, 40), k}),
-                 g.floats({n, k}), g.bias(n)},
-                {{"activation", g.activation()}}};
+    return FloatCase{"linear",
+                     {g.floats({g.chance(0.5) ? g.integer(1, 4) : g.integer(1, 40), k}),
+                      g.floats({n, k}), g.bias(n)},
+                     {{"activation", g.activation()}}};
   });
 }
 TEST(FloatExactness, Matmul) {
-  expect_exact(300, [](Generator& g) {
+  expect_exact_floats(300, [](FloatGenerator& g) {
     const int64_t m = g.integer(1, 30), k = g.integer(1, 50), n = g.integer(1, 70),
                   b = g.integer(1, 3), h = g.integer(1, 3);
     const Shape batch = g.chance(0.5) ? Shape{b, h} : Shape{};
@@ -181,18 +182,18 @@ TEST(FloatExactness, Matmul) {
                                                            : batch;
     x.insert(x.end(), {m, k});
     w.insert(w.end(), {k, n});
-    return Case{"matmul", {g.floats(x), g.floats(w)}, {}};
+    return FloatCase{"matmul", {g.floats(x), g.floats(w)}, {}};
   });
 }
 TEST(FloatExactness, Pools) {
-  expect_exact(400, [](Generator& g) {
+  expect_exact_floats(400, [](FloatGenerator& g) {
     const size_t spatial = g.chance(0.7) ? 2 : 3;
     const auto kernel = g.integers(spatial, 1, 3);
     const bool max = g.chance(0.5), adaptive = g.chance(0.3);
     const Tensor x = g.floats(image(g, g.integer(1, 70), kernel, std::vector<int64_t>(spatial, 1)));
     const std::string name = fmt::format("{}_pool{}d", max ? "max" : "avg", spatial);
     if (adaptive)
-      return Case{"adaptive_" + name, {x}, {{"output_size", g.integers(spatial, 1, 4)}}};
+      return FloatCase{"adaptive_" + name, {x}, {{"output_size", g.integers(spatial, 1, 4)}}};
     std::vector<int64_t> pads;
     for (int64_t k : kernel) pads.push_back(g.integer(0, k / 2));
     pads.insert(pads.end(), pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(spatial));
@@ -201,20 +202,20 @@ TEST(FloatExactness, Pools) {
                 {"padding", pads},
                 {"ceil_mode", g.chance(0.5)}};
     if (!max) attrs.set("count_include_pad", g.chance(0.5));
-    return Case{name, {x}, attrs};
+    return FloatCase{name, {x}, attrs};
   });
 }
 TEST(FloatExactness, ArithmeticAndClamps) {
-  expect_exact(300, [](Generator& g) {
+  expect_exact_floats(300, [](FloatGenerator& g) {
     const Shape shape{g.integer(1, 3), g.integer(1, 50)};
     if (g.chance(0.5))
-      return Case{g.chance(0.5) ? "add" : "mul",
-                  {g.floats(shape), g.floats(shape)},
-                  {{"activation", g.activation()}}};
-    if (g.chance(0.5)) return Case{g.chance(0.5) ? "relu" : "relu6", {g.floats(shape)}, {}};
-    return Case{"clamp",
-                {g.floats(shape)},
-                {{"min", g.chance(0.5) ? 0.5 : -1.0}, {"max", g.chance(0.5) ? -0.5 : 1.0}}};
+      return FloatCase{g.chance(0.5) ? "add" : "mul",
+                       {g.floats(shape), g.floats(shape)},
+                       {{"activation", g.activation()}}};
+    if (g.chance(0.5)) return FloatCase{g.chance(0.5) ? "relu" : "relu6", {g.floats(shape)}, {}};
+    return FloatCase{"clamp",
+                     {g.floats(shape)},
+                     {{"min", g.chance(0.5) ? 0.5 : -1.0}, {"max", g.chance(0.5) ? -0.5 : 1.0}}};
   });
 }
 

@@ -20,7 +20,7 @@ namespace {
 
 using testing::Defaults;
 
-struct Case {
+struct KernelCase {
   std::string op;
   std::vector<Tensor> inputs;
   Attrs attrs;
@@ -29,9 +29,9 @@ struct Case {
   bool through_float = false;   // of codes the kernel may be one between floats
 };
 
-class Generator {
+class KernelGenerator {
  public:
-  explicit Generator(uint64_t seed) : random_(seed) {
+  explicit KernelGenerator(uint64_t seed) : random_(seed) {
     dtype_ = chance(0.6) ? DType::quint8 : DType::qint8;
   }
   int64_t integer(int64_t lo, int64_t hi) { return random_.integer(lo, hi); }
@@ -82,11 +82,11 @@ std::unique_ptr<Kernel> native_kernel(const OpSpec& spec, bool through_float = f
   return kernel->name().find("in float") == std::string::npos ? std::move(kernel) : nullptr;
 }
 
-void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
+void expect_as_reference(int cases, const std::function<KernelCase(KernelGenerator&)>& make) {
   Defaults defaults;
   for (int seed = 0; seed < cases; ++seed) {
-    Generator g(static_cast<uint64_t>(seed));
-    const Case c = make(g);
+    KernelGenerator g(static_cast<uint64_t>(seed));
+    const KernelCase c = make(g);
     set_engine("reference");
     const std::vector<Tensor> expected = ops::call_all(c.op, c.inputs, c.attrs, c.want);
     std::vector<std::optional<TensorType>> types;
@@ -120,7 +120,7 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
   }
 }
 
-Shape random_shape(Generator& g, int64_t rank, int64_t most) {
+Shape random_shape(KernelGenerator& g, int64_t rank, int64_t most) {
   Shape shape;
   for (int64_t d = 0; d < rank; ++d) shape.push_back(g.integer(1, d == 1 ? 3 * most : most));
   return shape;
@@ -129,7 +129,7 @@ Shape random_shape(Generator& g, int64_t rank, int64_t most) {
 }  // namespace
 
 TEST(NativeKernels, AddSubAndMulOfBroadcastCodes) {
-  expect_exact(900, [](Generator& g) {
+  expect_as_reference(900, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     const Shape y = random_shape(g, rank, 12);
     // Each dimension belongs to both operands or to one; leading ones may be missing.
@@ -143,35 +143,35 @@ TEST(NativeKernels, AddSubAndMulOfBroadcastCodes) {
     const std::string op = g.one_of<std::string>({"add", "sub", "mul"});
     Attrs attrs;
     if (op != "sub") attrs.set("activation", g.one_of<std::string>({"none", "relu", "relu6"}));
-    return Case{op, {operand(a), operand(b)}, attrs, g.result()};
+    return KernelCase{op, {operand(a), operand(b)}, attrs, g.result()};
   });
 }
 
 TEST(NativeKernels, ArithmeticOfBroadcastFloats) {
-  expect_exact(600, [](Generator& g) {
+  expect_as_reference(600, [](KernelGenerator& g) {
     const Shape y = random_shape(g, g.integer(1, 4), 12);
     Shape a = y, b = y;
     for (size_t d = 0; d < y.size(); ++d)
       if (g.chance(0.5)) (g.chance(0.5) ? a : b)[d] = 1;
-    return Case{g.one_of<std::string>({"add", "sub", "mul", "div"}),
-                {g.floats(a), g.floats(b)},
-                {},
-                std::nullopt};
+    return KernelCase{g.one_of<std::string>({"add", "sub", "mul", "div"}),
+                      {g.floats(a), g.floats(b)},
+                      {},
+                      std::nullopt};
   });
 }
 
 // The gates of squeeze-and-excite: one code for each channel, of images small and large.
 TEST(NativeKernels, GatesOfChannels) {
-  expect_exact(60, [](Generator& g) {
+  expect_as_reference(60, [](KernelGenerator& g) {
     const int64_t n = g.integer(1, 3), c = g.integer(1, 600), side = g.integer(1, 40);
     std::vector<Tensor> operands{g.codes({n, c, side, side}), g.codes({n, c, 1, 1})};
     if (g.chance(0.3)) std::swap(operands[0], operands[1]);
-    return Case{"mul", operands, {}, g.result()};
+    return KernelCase{"mul", operands, {}, g.result()};
   });
 }
 
 TEST(NativeKernels, Interpolate) {
-  expect_exact(500, [](Generator& g) {
+  expect_as_reference(500, [](KernelGenerator& g) {
     const int64_t rank = g.integer(3, 4);
     const Shape shape = random_shape(g, rank, 9);
     Attrs attrs{
@@ -194,37 +194,37 @@ TEST(NativeKernels, Interpolate) {
       attrs.set("size", size);
     else
       attrs.set("scales", scales);
-    return Case{"interpolate", {g.values(shape)}, attrs, std::nullopt};
+    return KernelCase{"interpolate", {g.values(shape)}, attrs, std::nullopt};
   });
 }
 
 // More columns than go into one block, and rows for several threads.
 TEST(NativeKernels, InterpolateOfLargeImages) {
-  expect_exact(12, [](Generator& g) {
+  expect_as_reference(12, [](KernelGenerator& g) {
     const Shape shape{g.integer(1, 2), g.integer(1, 70), g.integer(20, 60), g.integer(20, 90)};
     const Attrs attrs{{"mode", g.one_of<std::string>({"linear", "nearest"})},
                       {"coordinates", g.one_of<std::string>({"half_pixel", "align_corners"})},
                       {"size", std::vector<int64_t>{g.integer(10, 120), g.integer(10, 200)}}};
-    return Case{"interpolate", {g.values(shape)}, attrs, std::nullopt};
+    return KernelCase{"interpolate", {g.values(shape)}, attrs, std::nullopt};
   });
 }
 
 TEST(NativeKernels, Slice) {
-  expect_exact(500, [](Generator& g) {
+  expect_as_reference(500, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     const Shape shape = random_shape(g, rank, 14);
-    return Case{"slice",
-                {g.values(shape)},
-                {{"dim", g.integer(-rank, rank - 1)},
-                 {"start", g.integer(-8, 8)},
-                 {"end", g.integer(-8, 20)},
-                 {"step", g.one_of<int64_t>({1, 1, 1, 2, 3, -1, -2})}},
-                std::nullopt};
+    return KernelCase{"slice",
+                      {g.values(shape)},
+                      {{"dim", g.integer(-rank, rank - 1)},
+                       {"start", g.integer(-8, 8)},
+                       {"end", g.integer(-8, 20)},
+                       {"step", g.one_of<int64_t>({1, 1, 1, 2, 3, -1, -2})}},
+                      std::nullopt};
   });
 }
 
 TEST(NativeKernels, Split) {
-  expect_exact(300, [](Generator& g) {
+  expect_as_reference(300, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4), dim = g.integer(0, rank - 1);
     Shape shape = random_shape(g, rank, 9);
     std::vector<int64_t> sizes;
@@ -233,12 +233,12 @@ TEST(NativeKernels, Split) {
       sizes.push_back(g.integer(i == 1 ? 1 : 0, 9));
       shape[static_cast<size_t>(dim)] += sizes.back();
     }
-    return Case{"split", {g.values(shape)}, {{"sizes", sizes}, {"dim", dim}}, std::nullopt};
+    return KernelCase{"split", {g.values(shape)}, {{"sizes", sizes}, {"dim", dim}}, std::nullopt};
   });
 }
 
 TEST(NativeKernels, Pad) {
-  expect_exact(500, [](Generator& g) {
+  expect_as_reference(500, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     Shape shape = random_shape(g, rank, 9);
     const auto mode = g.one_of<std::string>({"constant", "constant", "reflect", "edge", "wrap"});
@@ -247,25 +247,26 @@ TEST(NativeKernels, Pad) {
       const int64_t n = shape[static_cast<size_t>(i % rank)];
       pads.push_back(g.chance(0.4) ? 0 : mode == "constant" ? g.integer(0, 20) : n - 1);
     }
-    return Case{"pad",
-                {g.values(shape)},
-                {{"pads", pads}, {"mode", mode}, {"value", g.one_of<double>({0, 0, 1.5, -2})}},
-                std::nullopt};
+    return KernelCase{
+        "pad",
+        {g.values(shape)},
+        {{"pads", pads}, {"mode", mode}, {"value", g.one_of<double>({0, 0, 1.5, -2})}},
+        std::nullopt};
   });
 }
 
 TEST(NativeKernels, Tile) {
-  expect_exact(200, [](Generator& g) {
+  expect_as_reference(200, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     const Shape shape = random_shape(g, rank, 6);
     std::vector<int64_t> repeats;
     for (int64_t d = 0; d < rank; ++d) repeats.push_back(g.integer(1, 3));
-    return Case{"tile", {g.values(shape)}, {{"repeats", repeats}}, std::nullopt};
+    return KernelCase{"tile", {g.values(shape)}, {{"repeats", repeats}}, std::nullopt};
   });
 }
 
 TEST(NativeKernels, Cat) {
-  expect_exact(500, [](Generator& g) {
+  expect_as_reference(500, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4), dim = g.integer(0, rank - 1);
     const bool floats = g.chance(0.3), same = g.chance(0.3);
     const ops::QType want = g.result();
@@ -277,13 +278,13 @@ TEST(NativeKernels, Cat) {
                       : same ? g.codes(shape, want.quantizer)
                              : g.codes(shape));
     }
-    return Case{"cat", parts, {{"dim", dim}}, floats ? std::nullopt : std::optional(want)};
+    return KernelCase{"cat", parts, {{"dim", dim}}, floats ? std::nullopt : std::optional(want)};
   });
 }
 
 // Dimensions that follow each other, which is what networks reduce.
 TEST(NativeKernels, Reductions) {
-  expect_exact(900, [](Generator& g) {
+  expect_as_reference(900, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     const Shape shape = random_shape(g, rank, g.chance(0.1) ? 60 : 9);
     std::vector<int64_t> dims;
@@ -292,26 +293,27 @@ TEST(NativeKernels, Reductions) {
     if (first == 0 && last == rank - 1 && g.chance(0.5)) dims.clear();
     const Attrs attrs{{"dim", dims}, {"keepdim", g.chance(0.5)}};
     const auto op = g.one_of<std::string>({"mean", "mean", "amax", "amin", "sum"});
-    if (op == "sum") return Case{op, {g.floats(shape)}, attrs, std::nullopt};
-    if (op == "mean" && g.chance(0.3)) return Case{op, {g.floats(shape)}, attrs, std::nullopt};
+    if (op == "sum") return KernelCase{op, {g.floats(shape)}, attrs, std::nullopt};
+    if (op == "mean" && g.chance(0.3))
+      return KernelCase{op, {g.floats(shape)}, attrs, std::nullopt};
     const bool own = op == "mean" && g.chance(0.5);
-    return Case{op, {g.codes(shape)}, attrs, own ? std::optional(g.result()) : std::nullopt};
+    return KernelCase{op, {g.codes(shape)}, attrs, own ? std::optional(g.result()) : std::nullopt};
   });
 }
 
 TEST(NativeKernels, SumsOfCodesGoThroughFloats) {
-  expect_exact(60, [](Generator& g) {
-    return Case{"sum",
-                {g.codes(random_shape(g, 4, 9))},
-                {{"dim", std::vector<int64_t>{2, 3}}},
-                g.result(),
-                100,
-                true};
+  expect_as_reference(60, [](KernelGenerator& g) {
+    return KernelCase{"sum",
+                      {g.codes(random_shape(g, 4, 9))},
+                      {{"dim", std::vector<int64_t>{2, 3}}},
+                      g.result(),
+                      100,
+                      true};
   });
 }
 
 TEST(NativeKernels, Normalizations) {
-  expect_exact(500, [](Generator& g) {
+  expect_as_reference(500, [](KernelGenerator& g) {
     const int64_t groups = g.integer(1, 4);
     Shape shape = random_shape(g, g.integer(2, 4), 9);
     shape[1] *= groups;
@@ -324,31 +326,31 @@ TEST(NativeKernels, Normalizations) {
       case 0: {
         for (int i = 0; i < 3; ++i) operands.push_back(channels());
         operands.push_back(Tensor::rand({shape[1]}, 7, 0.1, 3));
-        return Case{"batch_norm", operands, {}, want, 1, true};
+        return KernelCase{"batch_norm", operands, {}, want, 1, true};
       }
       case 1:
         operands.push_back(channels());
         operands.push_back(channels());
-        return Case{"instance_norm", operands, {}, want, 100, true};
+        return KernelCase{"instance_norm", operands, {}, want, 100, true};
       default:
         if (g.chance(0.7)) operands.push_back(channels());
         if (operands.size() == 2 && g.chance(0.7)) operands.push_back(channels());
-        return Case{"group_norm", operands, {{"groups", groups}}, want, 100, true};
+        return KernelCase{"group_norm", operands, {{"groups", groups}}, want, 100, true};
     }
   });
 }
 
 TEST(NativeKernels, SoftmaxAlongEveryDimension) {
-  expect_exact(300, [](Generator& g) {
+  expect_as_reference(300, [](KernelGenerator& g) {
     const int64_t rank = g.integer(1, 4);
     const Shape shape = random_shape(g, rank, 12);
     const bool floats = g.chance(0.6);
-    return Case{"softmax",
-                {floats ? g.floats(shape) : g.codes(shape)},
-                {{"dim", g.integer(-rank, rank - 1)}},
-                std::nullopt,
-                100,
-                true};
+    return KernelCase{"softmax",
+                      {floats ? g.floats(shape) : g.codes(shape)},
+                      {{"dim", g.integer(-rank, rank - 1)}},
+                      std::nullopt,
+                      100,
+                      true};
   });
 }
 

@@ -22,7 +22,7 @@ constexpr int kShare = 5;
 #else
 constexpr int kShare = 1;
 #endif
-Tensor weight(Generator& g, const Shape& shape) {
+Tensor per_tensor_weight(Generator& g, const Shape& shape) {
   Tensor w = g.weight(shape);
   if (kShare != 1 && w.dtype() == DType::qint8)
     std::replace(w.data<int8_t>(), w.data<int8_t>() + w.numel(), int8_t{-128}, int8_t{-127});
@@ -41,8 +41,8 @@ Call conv(Generator& g, int64_t in, int64_t out, int64_t groups, int64_t largest
   const Tensor x = g.activation({g.integer(1, 3), in * groups, dh * (kh - 1) + g.integer(1, 7),
                                  dw * (kw - 1) + g.integer(1, 7)},
                                 g.dtype());
-  return call("conv2d", {x, weight(g, {out * groups, in, kh, kw}), g.bias(out * groups)}, attrs,
-              g.result(x.dtype()), true);
+  return call("conv2d", {x, per_tensor_weight(g, {out * groups, in, kh, kw}), g.bias(out * groups)},
+              attrs, g.result(x.dtype()), true);
 }
 
 }  // namespace
@@ -68,7 +68,7 @@ TEST(Xnnpack, LinearIsExact) {
                     const Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in}
                                                       : Shape{g.integer(1, 30), in};
                     const Tensor x = g.activation(shape, g.dtype());
-                    return call("linear", {x, weight(g, {out, in}), g.bias(out)},
+                    return call("linear", {x, per_tensor_weight(g, {out, in}), g.bias(out)},
                                 {{"activation", g.activation_name()}}, g.result(x.dtype()), true);
                   }),
       400 / kShare);

@@ -14,6 +14,7 @@
 #include "octet/runtime/program.h"
 #include "tests/data.h"
 #include "tests/io/onnx/test_util.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
@@ -29,8 +30,9 @@ graph::Graph load(const fs::path& path) {
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
 }
 
-struct Case {
-  explicit Case(const std::string& name) : file(cases_dir() / (name + ".onnx")), graph(load(file)) {
+struct ReportedCase {
+  explicit ReportedCase(const std::string& name)
+      : file(cases_dir() / (name + ".onnx")), graph(load(file)) {
     for (auto& [key, value] : read_npz(cases_dir() / (name + ".npz")))
       (key.starts_with("in.") ? in : out)[key.substr(key.find('.') + 1)] = value;
   }
@@ -101,21 +103,9 @@ void expect_survives_files(const graph::Graph& g, const Arrays& in, const Arrays
 
 // The right values, now and after writing and reading.
 void check_float(const std::string& name) {
-  Case c(name);
+  ReportedCase c(name);
   expect_all(run(c.graph, c.in), c.out, name);
   expect_survives_files(c.graph, c.in, c.out);
-}
-
-double sqnr_db(const Tensor& want, const Tensor& got) {
-  Tensor a = want.contiguous(), b = got.contiguous();
-  EXPECT_EQ(a.shape(), b.shape());
-  double signal = 0, noise = 0;
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const double v = a.data<float>()[i], e = v - b.data<float>()[i];
-    signal += v * v;
-    noise += e * e;
-  }
-  return noise == 0 ? INFINITY : 10 * std::log10(signal / noise);
 }
 
 std::vector<Tensor> in_order(const graph::Graph& g, const Arrays& in) {
@@ -129,7 +119,7 @@ struct Quantized {
   quant::ConversionReport report;
 };
 
-Quantized quantize(const Case& c) {
+Quantized quantize(const ReportedCase& c) {
   auto prepared = quant::prepare_fx(c.graph, quant::get_default_qconfig("native"));
   prepared->forward(in_order(c.graph, c.in));
   Quantized q;
@@ -140,11 +130,11 @@ Quantized quantize(const Case& c) {
 // Quantized with its inputs as calibration data, the first output comes within `db` of the right
 // one, with `integer` running in 8 bits; and the files of both formats give the same.
 void check_quantized(const std::string& name, double db, const std::string& integer) {
-  Case c(name);
+  ReportedCase c(name);
   Quantized q = quantize(c);
   const std::string first = c.graph.value(c.graph.outputs()[0]).name;
   const Arrays got = run(q.graph, c.in);
-  EXPECT_GE(sqnr_db(c.out.at(first), got.at(first)), db) << graph::print(q.graph);
+  EXPECT_GE(sqnr(c.out.at(first), got.at(first)), db) << graph::print(q.graph);
   EXPECT_TRUE(q.graph.type(node_of(q.graph, integer).outputs[0]).is_quantized())
       << graph::print(q.graph);
   TempDir dir;
@@ -154,7 +144,7 @@ void check_quantized(const std::string& name, double db, const std::string& inte
   const graph::Graph again = load(dir / "q.onnx");
   EXPECT_TRUE(again.type(node_of(again, integer).outputs[0]).is_quantized()) << graph::print(again);
   EXPECT_TRUE(equal(run(again, c.in).at(first), got.at(first)))
-      << sqnr_db(got.at(first), run(again, c.in).at(first)) << " dB\n"
+      << sqnr(got.at(first), run(again, c.in).at(first)) << " dB\n"
       << graph::print(again);
 }
 
@@ -203,7 +193,8 @@ TEST(DataCases, ConvTransposeSameUpper) {
 TEST(DataCases, ConvTransposeQdqRunsInIntegers) {
   OCTET_NEED_CASE("convtranspose.qdq.onnx");
   check_float("convtranspose.qdq");
-  EXPECT_EQ(ops_of(Case("convtranspose.qdq").graph), "quantize conv_transpose2d dequantize");
+  EXPECT_EQ(ops_of(ReportedCase("convtranspose.qdq").graph),
+            "quantize conv_transpose2d dequantize");
 }
 
 // -- recurrent layers, resizing, graphs -----------------------------------------------------------
@@ -211,10 +202,10 @@ TEST(DataCases, ConvTransposeQdqRunsInIntegers) {
 TEST(DataCases, RecurrentLayer) {
   OCTET_NEED_CASE("gru-lstm.m.onnx");
   check("gru-lstm.m", 30, "linear");
-  Case c("gru-lstm.m");
+  ReportedCase c("gru-lstm.m");
   graph::Graph dynamic = quant::quantize_dynamic_fx(c.graph);
   EXPECT_TRUE(dynamic.type(node_of(dynamic, "rnn").inputs[2]).is_quantized());
-  EXPECT_GE(sqnr_db(c.out.at("y"), run(dynamic, c.in).at("y")), 30);
+  EXPECT_GE(sqnr(c.out.at("y"), run(dynamic, c.in).at("y")), 30);
 }
 
 TEST(DataCases, ResizeCubicExcludingOutside) {
@@ -239,7 +230,7 @@ TEST(DataCases, IfWithAKnownCondition) {
 
 TEST(DataCases, ValuesOnTheWayAndInputsAsOutputs) {
   OCTET_NEED_CASE("misc-graph.mid.onnx");
-  Case c("misc-graph.mid");
+  ReportedCase c("misc-graph.mid");
   expect_all(run(c.graph, c.in), c.out, "mid");
   expect_survives_files(c.graph, c.in, c.out);
 }
@@ -305,7 +296,7 @@ int64_t window_sum(const Tensor& x, int64_t x_zero, const Tensor& w, int64_t w_z
 
 TEST(DataCases, ConvInteger) {
   OCTET_NEED_CASE("integer-ops.convinteger.onnx");
-  Case c("integer-ops.convinteger");
+  ReportedCase c("integer-ops.convinteger");
   const Tensor &x = c.in.at("a"), w = c.initializer("w");
   Tensor want = Tensor::zeros({1, 4, 8, 8}, DType::int32);
   for (int64_t i = 0; i < want.numel(); ++i)
@@ -317,7 +308,7 @@ TEST(DataCases, ConvInteger) {
 
 TEST(DataCases, QLinearConv) {
   OCTET_NEED_CASE("integer-ops.qlinearconv.onnx");
-  Case c("integer-ops.qlinearconv");
+  ReportedCase c("integer-ops.qlinearconv");
   const Tensor &x = c.in.at("a"), w = c.initializer("w"), ws = c.initializer("ws"),
                b = c.initializer("b");
   Tensor want = Tensor::zeros({1, 6, 8, 8}, DType::uint8);
@@ -336,7 +327,7 @@ TEST(DataCases, QLinearConv) {
 
 TEST(DataCases, DynamicQuantizeLinearAndMatMulInteger) {
   OCTET_NEED_CASE("integer-ops.dql_matmulinteger.onnx");
-  Case c("integer-ops.dql_matmulinteger");
+  ReportedCase c("integer-ops.dql_matmulinteger");
   const Tensor &x = c.in.at("x"), w = c.initializer("w");
   const float ws = c.initializer("ws").data<float>()[0];
   float low = 0, high = 0;

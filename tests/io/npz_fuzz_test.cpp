@@ -10,8 +10,8 @@
 namespace octet {
 namespace {
 
-using testing::dict;
 using testing::npy;
+using testing::npy_header_dict;
 using testing::slurp;
 using testing::spill;
 using testing::TempDir;
@@ -92,7 +92,7 @@ TEST(FuzzNpz, Zip64Archives) {
 TEST(FuzzNpz, Arrays) {
   TempDir dir;
   Random random(4);
-  std::string whole = npy(dict("<f4", "(2, 3)", "True"), std::string(24, 'x'));
+  std::string whole = npy(npy_header_dict("<f4", "(2, 3)", "True"), std::string(24, 'x'));
   for (int i = 0; i < 4000; ++i) {
     spill(dir / "a.npy", mutate(whole, random));
     try {

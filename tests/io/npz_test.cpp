@@ -12,9 +12,9 @@ namespace {
 
 using testing::bytes;
 using testing::count_files;
-using testing::dict;
 using testing::expect_error;
 using testing::npy;
+using testing::npy_header_dict;
 using testing::slurp;
 using testing::spill;
 using testing::TempDir;
@@ -39,7 +39,7 @@ TEST(Npy, ReadsEveryDtype) {
               {"|u1", DType::uint8, bytes<uint8_t>({1, 254})},
               {"|b1", DType::bool_, bytes<uint8_t>({1, 0})}};
   for (const auto& row : rows) {
-    spill(dir / "a.npy", npy(dict(row.descr, "(2,)"), row.data));
+    spill(dir / "a.npy", npy(npy_header_dict(row.descr, "(2,)"), row.data));
     Tensor t = read_npy(dir / "a.npy");
     EXPECT_EQ(t.dtype(), row.dtype) << row.descr;
     EXPECT_EQ(t.shape(), Shape{2});
@@ -66,9 +66,9 @@ TEST(Npy, ReadsEveryVersionAndHeaderStyle) {
 
 TEST(Npy, ScalarsAndEmptyArrays) {
   TempDir dir;
-  spill(dir / "a.npy", npy(dict("<f4", "()"), bytes<float>({7})));
+  spill(dir / "a.npy", npy(npy_header_dict("<f4", "()"), bytes<float>({7})));
   EXPECT_EQ(read_npy(dir / "a.npy").item(), 7);
-  spill(dir / "a.npy", npy(dict("<f4", "(0, 3)"), ""));
+  spill(dir / "a.npy", npy(npy_header_dict("<f4", "(0, 3)"), ""));
   EXPECT_EQ(read_npy(dir / "a.npy").shape(), (Shape{0, 3}));
 }
 
@@ -79,7 +79,7 @@ TEST(Npy, FortranOrderBecomesRowMajor) {
   for (int32_t k = 0; k < 4; ++k)
     for (int32_t j = 0; j < 3; ++j)
       for (int32_t i = 0; i < 2; ++i) data += bytes<int32_t>({100 * i + 10 * j + k});
-  spill(dir / "a.npy", npy(dict("<i4", "(2, 3, 4)", "True"), data));
+  spill(dir / "a.npy", npy(npy_header_dict("<i4", "(2, 3, 4)", "True"), data));
   Tensor t = read_npy(dir / "a.npy");
   EXPECT_TRUE(t.is_contiguous());
   for (int64_t i = 0; i < 2; ++i)
@@ -89,19 +89,19 @@ TEST(Npy, FortranOrderBecomesRowMajor) {
 
 TEST(Npy, BoolsBecomeZeroOrOne) {
   TempDir dir;
-  spill(dir / "a.npy", npy(dict("|b1", "(3,)"), bytes<uint8_t>({0, 7, 255})));
+  spill(dir / "a.npy", npy(npy_header_dict("|b1", "(3,)"), bytes<uint8_t>({0, 7, 255})));
   EXPECT_EQ(read_npy(dir / "a.npy").to_vector<bool>(), (std::vector<bool>{false, true, true}));
 }
 
 TEST(Npy, WideUnsignedIntegersAreReadIntoSignedOnes) {
   TempDir dir;
-  spill(dir / "a.npy", npy(dict("<u2", "(2,)"), bytes<uint16_t>({1, 65535})));
+  spill(dir / "a.npy", npy(npy_header_dict("<u2", "(2,)"), bytes<uint16_t>({1, 65535})));
   EXPECT_EQ(read_npy(dir / "a.npy").to_vector<uint16_t>(), (std::vector<uint16_t>{1, 65535}));
-  spill(dir / "a.npy", npy(dict("<u4", "(2,)"), bytes<uint32_t>({1, 4294967295u})));
+  spill(dir / "a.npy", npy(npy_header_dict("<u4", "(2,)"), bytes<uint32_t>({1, 4294967295u})));
   EXPECT_EQ(read_npy(dir / "a.npy").to_vector<int64_t>(), (std::vector<int64_t>{1, 4294967295}));
-  spill(dir / "a.npy", npy(dict("<u8", "(1,)"), bytes<uint64_t>({1})));
+  spill(dir / "a.npy", npy(npy_header_dict("<u8", "(1,)"), bytes<uint64_t>({1})));
   EXPECT_EQ(read_npy(dir / "a.npy").to_vector<int64_t>(), (std::vector<int64_t>{1}));
-  spill(dir / "a.npy", npy(dict("<u8", "(1,)"), bytes<uint64_t>({uint64_t{1} << 63})));
+  spill(dir / "a.npy", npy(npy_header_dict("<u8", "(1,)"), bytes<uint64_t>({uint64_t{1} << 63})));
   expect_error(ErrorCode::unsupported, {"a.npy", "9223372036854775808"},
                [&] { read_npy(dir / "a.npy"); });
 }
@@ -109,7 +109,7 @@ TEST(Npy, WideUnsignedIntegersAreReadIntoSignedOnes) {
 TEST(Npy, DtypesOctetLacksAreNamed) {
   TempDir dir;
   for (const char* descr : {">f4", "<c8", "|S3", "<U3", "|O", "<f16", "|V2", "", "f", "<M8[ns]"}) {
-    spill(dir / "a.npy", npy(dict(descr, "(1,)"), "0000000000000000"));
+    spill(dir / "a.npy", npy(npy_header_dict(descr, "(1,)"), "0000000000000000"));
     expect_error(ErrorCode::unsupported, {"a.npy", std::string("'") + descr + "'"},
                  [&] { read_npy(dir / "a.npy"); });
   }
@@ -125,35 +125,36 @@ TEST(Npy, DamageIsNamed) {
   const struct {
     std::string bytes;
     const char* part;
-  } rows[] = {{"", "not a .npy file"},
-              {"hello, this is text", "not a .npy file"},
-              {npy(dict("<f4", "(2,)"), "1234567"), "needs 8 bytes"},
-              {npy(dict("<f4", "(2,)"), "123456789"), "needs 8 bytes"},
-              {npy(dict("<f4", "(2,)"), "").substr(0, 30), "the .npy header has"},
-              {npy(dict("<f4", "(-2,)"), "12345678"), "shape"},
-              {npy(dict("<f4", "(99999999999999999999,)"), "12345678"), "shape"},
-              {npy(dict("<f4", "(4294967296, 4294967296)"), ""), "too large"},
-              {npy(dict("<f4", "(" + many_ones + ")"), "1234"), "more than 64"},
-              {npy(dict("<f4", "(281474976710656, 281474976710656, 0)"), ""), "too large"},
-              {npy(dict("<f4", "(2,"), "12345678"), "header is damaged"},
-              {npy(dict("<f4", "2"), "12345678"), "header is damaged"},
-              {npy(dict("<f4", "(2,)", "Maybe"), "12345678"), "fortran_order"},
-              {npy("{'descr': '<f4', 'shape': (2,)}", "12345678"), "expected the keys"},
-              {npy("{'descr': '<f4', 'descr': '<f4', 'shape': (2,)}", "12345678"), "twice"},
-              {npy("{'descr': '<f4", "12345678"), "unterminated"},
-              {npy("{}", ""), "expected the keys"},
-              {npy("{'colour': 'red'}", ""), "colour"},
-              {npy(dict("<f4", "(2,)") + "x", "12345678"), "after the closing brace"}};
+  } rows[] = {
+      {"", "not a .npy file"},
+      {"hello, this is text", "not a .npy file"},
+      {npy(npy_header_dict("<f4", "(2,)"), "1234567"), "needs 8 bytes"},
+      {npy(npy_header_dict("<f4", "(2,)"), "123456789"), "needs 8 bytes"},
+      {npy(npy_header_dict("<f4", "(2,)"), "").substr(0, 30), "the .npy header has"},
+      {npy(npy_header_dict("<f4", "(-2,)"), "12345678"), "shape"},
+      {npy(npy_header_dict("<f4", "(99999999999999999999,)"), "12345678"), "shape"},
+      {npy(npy_header_dict("<f4", "(4294967296, 4294967296)"), ""), "too large"},
+      {npy(npy_header_dict("<f4", "(" + many_ones + ")"), "1234"), "more than 64"},
+      {npy(npy_header_dict("<f4", "(281474976710656, 281474976710656, 0)"), ""), "too large"},
+      {npy(npy_header_dict("<f4", "(2,"), "12345678"), "header is damaged"},
+      {npy(npy_header_dict("<f4", "2"), "12345678"), "header is damaged"},
+      {npy(npy_header_dict("<f4", "(2,)", "Maybe"), "12345678"), "fortran_order"},
+      {npy("{'descr': '<f4', 'shape': (2,)}", "12345678"), "expected the keys"},
+      {npy("{'descr': '<f4', 'descr': '<f4', 'shape': (2,)}", "12345678"), "twice"},
+      {npy("{'descr': '<f4", "12345678"), "unterminated"},
+      {npy("{}", ""), "expected the keys"},
+      {npy("{'colour': 'red'}", ""), "colour"},
+      {npy(npy_header_dict("<f4", "(2,)") + "x", "12345678"), "after the closing brace"}};
   for (const auto& row : rows) {
     spill(dir / "a.npy", row.bytes);
     expect_error(ErrorCode::corrupt, {"a.npy", row.part}, [&] { read_npy(dir / "a.npy"); });
   }
-  spill(dir / "a.npy", npy(dict("<f4", "(2,)"), "12345678", 4));
+  spill(dir / "a.npy", npy(npy_header_dict("<f4", "(2,)"), "12345678", 4));
   expect_error(ErrorCode::unsupported, {"version 4"}, [&] { read_npy(dir / "a.npy"); });
   expect_error(ErrorCode::not_found, {"none.npy"}, [&] { read_npy(dir / "none.npy"); });
 }
 
-std::map<std::string, Tensor> of_every_dtype() {
+std::map<std::string, Tensor> arrays_of_every_dtype() {
   std::map<std::string, Tensor> tensors;
   for (DType d : {DType::float32, DType::float64, DType::float16, DType::int64, DType::int32,
                   DType::int16, DType::int8, DType::uint8, DType::bool_})
@@ -167,7 +168,7 @@ std::map<std::string, Tensor> of_every_dtype() {
 
 TEST(Npy, RoundTrips) {
   TempDir dir;
-  for (const auto& [name, tensor] : of_every_dtype()) {
+  for (const auto& [name, tensor] : arrays_of_every_dtype()) {
     write_npy(dir / "a.npy", tensor);
     EXPECT_TRUE(equal(read_npy(dir / "a.npy"), tensor)) << name;
     // NumPy maps files: the data must start on a multiple of 64.
@@ -199,7 +200,7 @@ TEST(Npy, DtypesNumPyLacksAreAnError) {
 
 TEST(Npz, RoundTripsStoredAndDeflated) {
   TempDir dir;
-  auto tensors = of_every_dtype();
+  auto tensors = arrays_of_every_dtype();
   tensors["large"] = Tensor::randn({100, 1000}, 5).to(DType::int8);
   for (bool compress : {false, true}) {
     write_npz(dir / "a.npz", tensors, compress);

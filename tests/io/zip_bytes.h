@@ -19,8 +19,8 @@ inline std::string npy(const std::string& dict, const std::string& data, int ver
     out += static_cast<char>(dict.size() >> 8 * i & 255);
   return out + dict + data;
 }
-inline std::string dict(const std::string& descr, const std::string& shape,
-                        const std::string& fortran = "False") {
+inline std::string npy_header_dict(const std::string& descr, const std::string& shape,
+                                   const std::string& fortran = "False") {
   return "{'descr': '" + descr + "', 'fortran_order': " + fortran + ", 'shape': " + shape + ", }\n";
 }
 template <typename T>
@@ -32,7 +32,7 @@ std::string bytes(std::initializer_list<T> values) {
 
 // A zip archive of one stored member, with every number that a test may want to bend.
 struct Zip {
-  std::string name = "a.npy", contents = npy(dict("|u1", "(3,)"), "abc"), local_extra,
+  std::string name = "a.npy", contents = npy(npy_header_dict("|u1", "(3,)"), "abc"), local_extra,
               central_extra, comment;
   uint32_t crc = 0, packed = 0, size = 0, offset = 0, count = 1;
   uint16_t method = 0, flags = 0;

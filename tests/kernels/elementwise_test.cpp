@@ -1,12 +1,10 @@
 #include <limits>
 
 #include "tests/kernels/kernel_test_util.h"
+#include "tests/limits.h"
 
 namespace octet::kernels {
 namespace {
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Floats of the usual size, near and on the ties, with now and then a special one.
 std::vector<float> random_floats(Random& random, size_t n, float scale) {

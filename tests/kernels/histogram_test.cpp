@@ -3,11 +3,10 @@
 #include <limits>
 
 #include "kernel_test_util.h"
+#include "tests/limits.h"
 
 namespace octet::kernels {
 namespace {
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
 
 class HistogramTest : public EveryIsa {};
 

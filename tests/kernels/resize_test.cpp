@@ -1,12 +1,10 @@
 #include <limits>
 
 #include "tests/kernels/kernel_test_util.h"
+#include "tests/limits.h"
 
 namespace octet::kernels {
 namespace {
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<float> random_values(Random& random, size_t n) {
   std::vector<float> x(n);

@@ -4,7 +4,7 @@ namespace octet::kernels {
 namespace {
 
 // One 3x3 convolution with all its operands, and what should come out.
-struct Convolution {
+struct WinogradConvolution {
   WinogradArgs args;
   WinogradCase images;
   std::vector<uint8_t> x, pad;
@@ -13,8 +13,8 @@ struct Convolution {
   std::vector<float> multiplier;
   Guarded expected{0};
 
-  Convolution(Random& random, int64_t channels, int64_t n, int64_t h, int64_t width,
-              int64_t dilation_h = 1, int64_t dilation_w = 1)
+  WinogradConvolution(Random& random, int64_t channels, int64_t n, int64_t h, int64_t width,
+                      int64_t dilation_h = 1, int64_t dilation_w = 1)
       : images(random, args, 4, channels, h, width, dilation_h, dilation_w) {
     args.flip = random.chance(0.7) ? 0x80 : 0;
     x = with_slack(random.bytes(static_cast<size_t>(images.images * h * width * channels)), random);
@@ -91,8 +91,9 @@ class WinogradTest : public EveryIsa {
 TEST_P(WinogradTest, RandomShapesAreExactAndWriteNothingElse) {
   Random random(1);
   for (int i = 0; i < 150; ++i) {
-    Convolution conv(random, random.integer(1, 90), random.integer(1, 90), random.integer(1, 15),
-                     random.integer(1, 15), random.integer(1, 3), random.integer(1, 3));
+    WinogradConvolution conv(random, random.integer(1, 90), random.integer(1, 90),
+                             random.integer(1, 15), random.integer(1, 15), random.integer(1, 3),
+                             random.integer(1, 3));
     conv.compute_expected();
     const Guarded y = conv.run(kernels());
     ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe();
@@ -103,7 +104,7 @@ TEST_P(WinogradTest, EveryChannelCountAroundTheVectorsIsExact) {
   Random random(2);
   for (int64_t c = 1; c <= 70; ++c) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>(c, 3), {3, c}}) {
-      Convolution conv(random, in, out, 7, 6);
+      WinogradConvolution conv(random, in, out, 7, 6);
       conv.compute_expected();
       const Guarded y = conv.run(kernels());
       ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
@@ -113,7 +114,7 @@ TEST_P(WinogradTest, EveryChannelCountAroundTheVectorsIsExact) {
 
 TEST_P(WinogradTest, AnySplitGivesTheSameBytes) {
   Random random(3);
-  Convolution conv(random, 20, 150, 21, 19);
+  WinogradConvolution conv(random, 20, 150, 21, 19);
   conv.compute_expected();
   for (const int64_t step : {1, 5, 7, 40})
     for (const int64_t columns : {1, 2}) {
@@ -125,7 +126,7 @@ TEST_P(WinogradTest, AnySplitGivesTheSameBytes) {
 TEST_P(WinogradTest, ManyChannelsAreSummedInParts) {
   Random random(5);
   for (const int64_t channels : {511, 512, 513, 1024, 1030, 1537}) {
-    Convolution conv(random, channels, 40, 9, 6);
+    WinogradConvolution conv(random, channels, 40, 9, 6);
     for (int8_t& w : conv.w) w = static_cast<int8_t>(w / 3);  // 9 * 512 * 42 * 128 < 2^25
     conv.compute_expected();
     const Guarded y = conv.run(kernels());
@@ -138,7 +139,7 @@ TEST_P(WinogradTest, TheLargestCodesWeightsAndSumsAreExact) {
   Random random(4);
   constexpr int64_t kChannels = 227;  // 9 * 227 * 128 * 128 = 2^25 - 81,920
   for (int signs = 0; signs < 32; ++signs) {
-    Convolution conv(random, kChannels, 5, 8, 8);
+    WinogradConvolution conv(random, kChannels, 5, 8, 8);
     const auto sign = [&](int64_t y, int64_t x) {
       return signs == 0 ? 0 : signs == 1 ? (y + x) % 2 : static_cast<int64_t>(random.chance(0.5));
     };

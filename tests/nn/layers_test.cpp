@@ -11,7 +11,7 @@ namespace {
 
 using testing::expect_error;
 
-Tensor normal(const Shape& shape, uint64_t seed = 1) { return Tensor::randn(shape, seed); }
+Tensor normals(const Shape& shape, uint64_t seed = 1) { return Tensor::randn(shape, seed); }
 
 TEST(Dropout, ZeroesAShareInTrainingAndScalesTheRest) {
   manual_seed(3);
@@ -59,7 +59,7 @@ TEST(Embedding, TheRowOfPaddingStartsZero) {
 
 TEST(Recurrent, StatesThatAreLeftOffAreZero) {
   auto lstm = make<LSTM>(3, 4, RecurrentOptions{.num_layers = 2});
-  Tensor x = normal({5, 2, 3}), zero = Tensor::zeros({2, 2, 4});
+  Tensor x = normals({5, 2, 3}), zero = Tensor::zeros({2, 2, 4});
   std::vector<Tensor> a = lstm->forward(std::vector<Tensor>{x}), b = lstm->forward({x, zero, zero});
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(equal(a[i].detach(), b[i].detach()));
   EXPECT_TRUE(equal((*lstm)(x).detach(), a[0].detach())) << "called with one tensor it gives y";
@@ -67,7 +67,7 @@ TEST(Recurrent, StatesThatAreLeftOffAreZero) {
 
 TEST(Recurrent, DropoutIsBetweenLayersInTrainingOnly) {
   auto gru = make<GRU>(3, 4, RecurrentOptions{.num_layers = 2, .dropout = 0.5});
-  Tensor x = normal({5, 2, 3});
+  Tensor x = normals({5, 2, 3});
   EXPECT_FALSE(equal((*gru)(x).detach(), (*gru)(x).detach()));
   gru->eval();
   EXPECT_TRUE(equal((*gru)(x).detach(), (*gru)(x).detach()));
@@ -88,13 +88,13 @@ TEST(Recurrent, WrongArgumentsAreErrors) {
                [] { RNN(3, 4, {.nonlinearity = "sigmoid"}); });
   LSTM lstm(3, 4);
   expect_error(ErrorCode::invalid_argument, {"LSTM", "(5, 2, 2)", "3"}, [&] {
-    lstm.forward(normal({5, 2, 2}));
+    lstm.forward(normals({5, 2, 2}));
   });
   expect_error(ErrorCode::invalid_argument, {"LSTM", "state 0", "(1, 3, 4)", "(1, 2, 4)"}, [&] {
-    lstm.forward({normal({5, 2, 3}), Tensor::zeros({1, 3, 4})});
+    lstm.forward({normals({5, 2, 3}), Tensor::zeros({1, 3, 4})});
   });
   expect_error(ErrorCode::invalid_argument, {"GRUCell", "3 inputs"}, [] {
-    GRUCell(2, 2).forward({normal({1, 2}), Tensor::zeros({1, 2}), Tensor::zeros({1, 2})});
+    GRUCell(2, 2).forward({normals({1, 2}), Tensor::zeros({1, 2}), Tensor::zeros({1, 2})});
   });
 }
 
@@ -102,10 +102,10 @@ TEST(Attention, WrongArgumentsAreErrors) {
   expect_error(ErrorCode::invalid_argument, {"embed_dim=5", "num_heads=2"},
                [] { MultiheadAttention(5, 2); });
   auto layer = make<MultiheadAttention>(4, 2);
-  Tensor x = normal({3, 2, 4});
+  Tensor x = normals({3, 2, 4});
   expect_error(ErrorCode::invalid_argument, {"2 inputs"}, [&] { layer->forward({x, x}); });
   expect_error(ErrorCode::invalid_argument, {"key"}, [&] {
-    layer->forward({x, normal({3, 1, 4}), x});
+    layer->forward({x, normals({3, 1, 4}), x});
   });
   expect_error(ErrorCode::invalid_argument, {"attn_mask"}, [&] {
     layer->forward({x, x, x, {}, Tensor::zeros({3, 3, 3})});
@@ -114,25 +114,25 @@ TEST(Attention, WrongArgumentsAreErrors) {
 
 TEST(Layers, WrongShapesAreErrorsThatNameTheLayer) {
   expect_error(ErrorCode::invalid_argument, {"LayerNorm", "(3, 4)"}, [] {
-    LayerNorm(Shape{3, 4}).forward(normal({2, 4, 3}));
+    LayerNorm(Shape{3, 4}).forward(normals({2, 4, 3}));
   });
   expect_error(ErrorCode::invalid_argument, {"GroupNorm", "3 groups"}, [] { GroupNorm(3, 4); });
   expect_error(ErrorCode::invalid_argument, {"GroupNorm", "4 channels"}, [] {
-    GroupNorm(2, 4).forward(normal({2, 6, 2}));
+    GroupNorm(2, 4).forward(normals({2, 6, 2}));
   });
   expect_error(ErrorCode::invalid_argument, {"InstanceNorm2d", "4 channels"}, [] {
-    make<InstanceNorm2d>(4)->forward(normal({1, 3, 2, 2}));
+    make<InstanceNorm2d>(4)->forward(normals({1, 3, 2, 2}));
   });
   expect_error(ErrorCode::invalid_argument, {"InstanceNorm1d", "more than one value"}, [] {
-    make<InstanceNorm1d>(4)->forward(normal({2, 4, 1}));
+    make<InstanceNorm1d>(4)->forward(normals({2, 4, 1}));
   });
   expect_error(ErrorCode::invalid_argument, {"size or scale_factor"}, [] { Upsample({}); });
   expect_error(ErrorCode::invalid_argument, {"bilinear"}, [] {
     make<Upsample>(functional::InterpolateOptions{.size = {2}, .mode = "bilinear"})
-        ->forward(normal({1, 2, 3}));
+        ->forward(normals({1, 2, 3}));
   });
   expect_error(ErrorCode::invalid_argument, {"Bilinear", "1 inputs"}, [] {
-    Bilinear(2, 2, 2).forward(std::vector{normal({1, 2})});
+    Bilinear(2, 2, 2).forward(std::vector{normals({1, 2})});
   });
   expect_error(ErrorCode::invalid_argument, {"p=2"}, [] { Dropout(2); });
 }
@@ -144,7 +144,7 @@ TEST(Loss, IgnoredTargetsMayHaveAnyScore) {
 }
 
 TEST(Loss, WrongArgumentsAreErrors) {
-  Tensor x = normal({2, 3});
+  Tensor x = normals({2, 3});
   auto classes = [](int64_t a, int64_t b) { return Tensor::from({a, b}); };
   expect_error(ErrorCode::invalid_argument, {"cross_entropy", "target 3", "3 classes"},
                [&] { functional::cross_entropy(x, classes(0, 3)); });
@@ -155,13 +155,13 @@ TEST(Loss, WrongArgumentsAreErrors) {
   expect_error(ErrorCode::invalid_argument, {"median"},
                [&] { functional::mse_loss(x, x, "median"); });
   expect_error(ErrorCode::invalid_argument, {"mse_loss", "one shape"},
-               [&] { functional::mse_loss(x, normal({3})); });
+               [&] { functional::mse_loss(x, normals({3})); });
   expect_error(ErrorCode::invalid_argument, {"MSELoss", "1 inputs"},
                [&] { make<MSELoss>()->forward(std::vector{x}); });
 }
 
 TEST(Loss, NoGradientFlowsToTheTeacher) {
-  Tensor student = normal({2, 3}), teacher = normal({2, 3}, 2);
+  Tensor student = normals({2, 3}), teacher = normals({2, 3}, 2);
   autograd::set_requires_grad(student);
   autograd::set_requires_grad(teacher);
   autograd::backward(functional::distillation_loss(student, teacher, 2));

@@ -2,12 +2,11 @@
 #include <limits>
 
 #include "octet/base/parallel.h"
+#include "tests/limits.h"
 #include "tests/ops/ops_test_util.h"
 
 namespace octet::testing {
 namespace {
-
-const float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // The element of x that broadcasting puts at `index` of a larger shape.
 double broadcast_at(const Tensor& x, const std::vector<int64_t>& index) {
@@ -37,13 +36,13 @@ Shapes random_shapes(Random& random) {
   return s;
 }
 
-struct Case {
+struct BinaryCase {
   std::string op;
   Attrs attrs;
   std::function<float(float, float)> f;
 };
-const std::vector<Case>& cases() {
-  static const std::vector<Case> all = {
+const std::vector<BinaryCase>& binary_cases() {
+  static const std::vector<BinaryCase> all = {
       {"add", {}, [](float a, float b) { return a + b; }},
       {"add", {{"activation", "relu"}}, [](float a, float b) { return std::max(a + b, 0.0f); }},
       {"add",
@@ -63,7 +62,7 @@ const std::vector<Case>& cases() {
 TEST(Elementwise, BroadcastsLikeALoop) {
   Random random(1);
   for (int trial = 0; trial < 600; ++trial) {
-    const Case& c = cases()[trial % cases().size()];
+    const BinaryCase& c = binary_cases()[trial % binary_cases().size()];
     Shapes s = random_shapes(random);
     Tensor a = random_layout(random, Tensor::rand(s.a, random.next(), -4, 4));
     Tensor b = random_layout(random, Tensor::rand(s.b, random.next(), -4, 4));

@@ -6,7 +6,7 @@
 namespace octet::testing {
 namespace {
 
-Tensor positive(const Shape& shape, uint64_t seed) { return Tensor::rand(shape, seed, 0.2, 2); }
+Tensor variances(const Shape& shape, uint64_t seed) { return Tensor::rand(shape, seed, 0.2, 2); }
 
 TEST(BatchNorm, FollowsTheFormulaInAnyLayout) {
   Random random(1);
@@ -16,7 +16,7 @@ TEST(BatchNorm, FollowsTheFormulaInAnyLayout) {
     Tensor w = Tensor::randn({channels}, random.next()),
            b = Tensor::randn({channels}, random.next()),
            mean = Tensor::randn({channels}, random.next()),
-           var = positive({channels}, random.next());
+           var = variances({channels}, random.next());
     Tensor y =
         ops::call("batch_norm", {random_layout(random, x), w, b, mean, var}, {{"eps", 1e-3}});
     for_each_index(x.shape(), [&](const std::vector<int64_t>& i) {
@@ -30,7 +30,7 @@ TEST(BatchNorm, FollowsTheFormulaInAnyLayout) {
 TEST(BatchNorm, ChannelsLastGivesTheSameBits) {
   Tensor x = Tensor::randn({2, 5, 4, 3}, 2);
   std::vector<Tensor> rest{Tensor::randn({5}, 3), Tensor::randn({5}, 4), Tensor::randn({5}, 5),
-                           positive({5}, 6)};
+                           variances({5}, 6)};
   auto run = [&](const Tensor& t) {
     return ops::call("batch_norm", {t, rest[0], rest[1], rest[2], rest[3]});
   };
@@ -124,7 +124,7 @@ TEST(NormalizationQuantized, IsFloatArithmetic) {
     QType ty = random_qtype(random, random_byte_dtype(random));
     Tensor x = random_codes(random, random_shape(random, 2, 4),
                             random_qtype(random, random_byte_dtype(random)));
-    Tensor w = positive({x.size(1)}, random.next()), b = Tensor::randn({x.size(1)}, random.next());
+    Tensor w = variances({x.size(1)}, random.next()), b = Tensor::randn({x.size(1)}, random.next());
     expect_equal(ops::call("batch_norm", {x, w, b, b, w}, {}, ty),
                  by_float("batch_norm", {x, w, b, b, w}, {}, ty));
     expect_equal(ops::call("instance_norm", {x, w, b}, {}, ty),

@@ -7,17 +7,17 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-struct Layer {
+struct RecurrentLayer {
   std::string op;
   int64_t gates;
   Attrs attrs;
 };
-const std::vector<Layer> kLayers{
+const std::vector<RecurrentLayer> kLayers{
     {"lstm", 4, {}}, {"gru", 3, {}}, {"rnn", 1, {}}, {"rnn", 1, {{"nonlinearity", "relu"}}}};
 
 // x, states, weights and biases of a layer; `projected` numbers of h if that is not 0.
-std::vector<Tensor> operands(const Layer& l, int64_t t, int64_t n, int64_t in, int64_t hidden,
-                             int64_t projected = 0, uint64_t seed = 1) {
+std::vector<Tensor> operands(const RecurrentLayer& l, int64_t t, int64_t n, int64_t in,
+                             int64_t hidden, int64_t projected = 0, uint64_t seed = 1) {
   const int64_t state = projected ? projected : hidden, width = l.gates * hidden;
   auto small = [&](const Shape& shape) { return Tensor::rand(shape, ++seed, -0.6, 0.6); };
   std::vector<Tensor> all{Tensor::randn({t, n, in}, seed), small({n, state})};
@@ -27,14 +27,15 @@ std::vector<Tensor> operands(const Layer& l, int64_t t, int64_t n, int64_t in, i
   if (projected) all.push_back(small({projected, hidden}));
   return all;
 }
-size_t first_weight(const Layer& l) { return l.op == "lstm" ? 3 : 2; }
+size_t first_weight(const RecurrentLayer& l) { return l.op == "lstm" ? 3 : 2; }
 
 Tensor op(const char* name, std::vector<Tensor> inputs, const Attrs& attrs = {}) {
   return ops::call(name, std::move(inputs), attrs);
 }
 
 // The layer written with operators, step by step; `project` is linear or linear_dynamic.
-std::vector<Tensor> by_operators(const Layer& l, const std::vector<Tensor>& in, bool reverse) {
+std::vector<Tensor> by_operators(const RecurrentLayer& l, const std::vector<Tensor>& in,
+                                 bool reverse) {
   const size_t w = first_weight(l);
   auto project = [&](const Tensor& x, size_t weight, const Tensor& bias) {
     return op(in[weight].is_quantized() ? "linear_dynamic" : "linear", {x, in[weight], bias});
@@ -71,7 +72,7 @@ std::vector<Tensor> by_operators(const Layer& l, const std::vector<Tensor>& in, 
 TEST(Recurrent, LayersEqualTheirFormulas) {
   for (const char* engine : {"native", "reference"}) {
     set_engine(engine);
-    for (const Layer& l : kLayers)
+    for (const RecurrentLayer& l : kLayers)
       for (bool reverse : {false, true})
         for (int64_t projected : {int64_t{0}, int64_t{3}}) {
           if (projected && l.op != "lstm") continue;
@@ -95,7 +96,7 @@ TEST(Recurrent, LayersEqualTheirFormulas) {
 }
 
 TEST(Recurrent, BiasesMayBeLeftOff) {
-  for (const Layer& l : kLayers) {
+  for (const RecurrentLayer& l : kLayers) {
     auto in = operands(l, 2, 2, 3, 4);
     auto without =
         std::vector<Tensor>(in.begin(), in.begin() + static_cast<int64_t>(first_weight(l)) + 2);
@@ -106,7 +107,7 @@ TEST(Recurrent, BiasesMayBeLeftOff) {
 }
 
 TEST(Recurrent, Float16WeightsComputeInFloat32) {
-  for (const Layer& l : kLayers) {
+  for (const RecurrentLayer& l : kLayers) {
     auto half = operands(l, 3, 2, 3, 4), wide = half;
     for (size_t i = first_weight(l); i < first_weight(l) + 2; ++i) {
       half[i] = half[i].to(DType::float16);
@@ -120,7 +121,7 @@ TEST(Recurrent, Float16WeightsComputeInFloat32) {
 // A sequence of a shorter length gives what it gives alone, in both directions; behind its end y is
 // 0.
 TEST(Recurrent, LengthsEndSequences) {
-  for (const Layer& l : kLayers)
+  for (const RecurrentLayer& l : kLayers)
     for (int64_t projected : {0, 2})
       for (bool reverse : {false, true}) {
         if (projected && l.op != "lstm") continue;
@@ -153,7 +154,7 @@ TEST(Recurrent, LengthsEndSequences) {
 }
 
 TEST(Recurrent, AGruMayResetItsStateBeforeTheProduct) {
-  const Layer gru{"gru", 3, {}};
+  const RecurrentLayer gru{"gru", 3, {}};
   for (bool codes : {false, true}) {
     auto in = operands(gru, 3, 2, 4, 5);
     for (size_t i : {2u, 3u})
@@ -182,7 +183,7 @@ TEST(Recurrent, AGruMayResetItsStateBeforeTheProduct) {
 }
 
 TEST(Recurrent, GradientsEqualDifferenceQuotients) {
-  for (const Layer& l : kLayers)
+  for (const RecurrentLayer& l : kLayers)
     for (bool reverse : {false, true}) {
       check_op_gradient(l.op, operands(l, 3, 2, 3, 4), Attrs(l.attrs).set("reverse", reverse));
       if (l.op == "lstm")

@@ -7,7 +7,7 @@
 namespace octet::testing {
 namespace {
 
-struct Case {
+struct ReduceCase {
   std::string op;
   std::function<double(const std::vector<double>&)> f;
 };
@@ -18,9 +18,9 @@ double total(const std::vector<double>& v, const std::function<double(double)>& 
   return sum;
 }
 
-const std::vector<Case>& cases() {
+const std::vector<ReduceCase>& reduce_cases() {
   using V = std::vector<double>;
-  static const std::vector<Case> all = {
+  static const std::vector<ReduceCase> all = {
       {"mean",
        [](const V& v) {
          return total(v, [](double x) { return x; }) / static_cast<double>(v.size());
@@ -80,7 +80,7 @@ Dims random_dims(Random& random, const Shape& shape) {
 TEST(Reduce, FollowsTheFormulaOverAnyDimensionsAndLayouts) {
   Random random(1);
   for (int trial = 0; trial < 600; ++trial) {
-    const Case& c = cases()[trial % cases().size()];
+    const ReduceCase& c = reduce_cases()[trial % reduce_cases().size()];
     Tensor x = Tensor::rand(random_shape(random, 0, 4, 5), random.next(), 0.1, 2);
     Dims dims = random_dims(random, x.shape());
     bool keepdim = random.integer(0, 1);
@@ -222,7 +222,7 @@ TEST(ReduceQuantized, ExtremesAreCodes) {
 TEST(ReduceQuantized, OthersAreFloatArithmetic) {
   Random random(6);
   for (int trial = 0; trial < 200; ++trial) {
-    const Case& c = cases()[trial % cases().size()];
+    const ReduceCase& c = reduce_cases()[trial % reduce_cases().size()];
     if (c.op == "mean") continue;
     QType t = random_qtype(random, DType::quint8), ty = random_qtype(random, DType::quint8);
     Tensor x = random_codes(random, random_shape(random), t);
@@ -252,7 +252,7 @@ TEST(ReduceQuantized, PerChannelAxesFollow) {
 
 TEST(ReduceTypes, SymbolicDimsPass) {
   std::vector<int64_t> planes{2, 3}, first{0};
-  for (const Case& c : cases()) {
+  for (const ReduceCase& c : reduce_cases()) {
     EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}}), "Float(N, 3, 1, 1)")
         << c.op;
     EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}, {"keepdim", false}}),

@@ -1,4 +1,5 @@
 #include "octet/ops/unary.h"
+#include "tests/limits.h"
 
 #include <cmath>
 #include <limits>
@@ -9,17 +10,14 @@
 namespace octet::testing {
 namespace {
 
-const float kInf = std::numeric_limits<float>::infinity();
-const float kNan = std::numeric_limits<float>::quiet_NaN();
-
-struct Case {
+struct UnaryCase {
   std::string op;
   Attrs attrs;
   std::function<double(double)> f;  // the textbook formula
 };
 
-const std::vector<Case>& cases() {
-  static const std::vector<Case> all = {
+const std::vector<UnaryCase>& unary_cases() {
+  static const std::vector<UnaryCase> all = {
       {"relu", {}, [](double x) { return std::max(x, 0.0); }},
       {"relu6", {}, [](double x) { return std::min(std::max(x, 0.0), 6.0); }},
       {"clamp",
@@ -84,11 +82,11 @@ const std::vector<Case>& cases() {
   return all;
 }
 
-Attrs complete(const Case& c) { return ops::get(c.op).complete(c.attrs); }
+Attrs complete(const UnaryCase& c) { return ops::get(c.op).complete(c.attrs); }
 
 TEST(Unary, FollowsTheFormula) {
   Tensor x = Tensor::rand({997}, 1, -8, 8);
-  for (const Case& c : cases()) {
+  for (const UnaryCase& c : unary_cases()) {
     Tensor y = ops::call(c.op, {x}, c.attrs);
     ASSERT_EQ(y.shape(), x.shape());
     for (int64_t i = 0; i < x.numel(); ++i) {
@@ -103,7 +101,7 @@ TEST(Unary, FollowsTheFormula) {
 
 TEST(Unary, ComputesInDoubleForDoubles) {
   Tensor x = Tensor::rand({97}, 2, 0.1, 4).to(DType::float64);
-  for (const Case& c : cases()) {
+  for (const UnaryCase& c : unary_cases()) {
     // its default alpha is 0.16666667, not 1/6
     if (c.op == "hardsigmoid" && c.attrs.size() == 0) continue;
     Tensor y = ops::call(c.op, {x}, c.attrs);
@@ -120,7 +118,7 @@ TEST(Unary, ComputesInDoubleForDoubles) {
 
 TEST(Unary, TheScalarFunctionIsTheOperator) {
   Tensor x = Tensor::rand({257}, 3, -9, 9);
-  for (const Case& c : cases()) {
+  for (const UnaryCase& c : unary_cases()) {
     ASSERT_TRUE(ops::is_unary(c.op));
     auto f = ops::unary_function(c.op, complete(c));
     Tensor y = ops::call(c.op, {x}, c.attrs);
@@ -139,7 +137,8 @@ TEST(Unary, TheScalarFunctionIsTheOperator) {
 TEST(Unary, AnyLayoutGivesTheSameNumbers) {
   Random random(4);
   for (int trial = 0; trial < 300; ++trial) {
-    const Case& c = cases()[random.integer(0, static_cast<int64_t>(cases().size()) - 1)];
+    const UnaryCase& c =
+        unary_cases()[random.integer(0, static_cast<int64_t>(unary_cases().size()) - 1)];
     Tensor x = Tensor::rand(random_shape(random, 0, 5), random.next(), -5, 5);
     expect_equal(ops::call(c.op, {random_layout(random, x)}, c.attrs),
                  ops::call(c.op, {x}, c.attrs), c.op);
@@ -211,7 +210,7 @@ TEST(Unary, LogicalNot) {
 TEST(UnaryQuantized, EveryByteIsQuantizeOfFOfDequantize) {
   Random random(8);
   for (int trial = 0; trial < 2500; ++trial) {
-    const Case& c = cases()[trial % cases().size()];
+    const UnaryCase& c = unary_cases()[trial % unary_cases().size()];
     QType from = random_qtype(random, random_byte_dtype(random)),
           to = random_qtype(random, random_byte_dtype(random));
     Tensor x = random_codes(random, random_shape(random, 1, 4, 5), from);
@@ -282,7 +281,7 @@ TEST(UnaryQuantized, OthersNeedQParams) {
 }
 
 TEST(UnaryTypes, SymbolicDimsPass) {
-  for (const Case& c : cases())
+  for (const UnaryCase& c : unary_cases())
     EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, c.attrs), "Float(N, 3, H, W)") << c.op;
   EXPECT_EQ(infer_text("logical_not", {"Float(N, 3)"}), "Bool(N, 3)");
   EXPECT_EQ(infer_text("relu", {"QInt8(N, 3) axis=1 scale=[0.5, 1, 2] zero_point=0"}),

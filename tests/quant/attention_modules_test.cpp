@@ -12,7 +12,7 @@
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {

@@ -49,11 +49,11 @@ QConfig with_activations(DType dtype) {
   return q;
 }
 
-Tensor batch(uint64_t seed) { return Tensor::randn({4, 3, 8, 8}, seed); }
+Tensor codes16_batch(uint64_t seed) { return Tensor::randn({4, 3, 8, 8}, seed); }
 
 Graph converted(const QConfigMapping& mapping, const PrepareOptions& options = {}) {
   auto prepared = prepare_fx(net(), mapping, options);
-  prepared->forward(batch(1));
+  prepared->forward(codes16_batch(1));
   Graph g = convert_fx(prepared)->graph();
   g.check();
   return g;
@@ -66,9 +66,10 @@ const Node& node_of(const Graph& g, const std::string& scope, const std::string&
 }
 
 // On the data of the ranges, which nothing leaves.
-double sqnr(const Graph& quantized) {
-  const std::vector<float> a = runtime::compile(net()).run({batch(1)})[0].to_vector<float>(),
-                           b = runtime::compile(quantized).run({batch(1)})[0].to_vector<float>();
+double sqnr_of(const Graph& quantized) {
+  const std::vector<float>
+      a = runtime::compile(net()).run({codes16_batch(1)})[0].to_vector<float>(),
+      b = runtime::compile(quantized).run({codes16_batch(1)})[0].to_vector<float>();
   double signal = 0, noise = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     signal += double(a[i]) * a[i];
@@ -78,7 +79,7 @@ double sqnr(const Graph& quantized) {
 }
 
 void expect_engines_agree(const Graph& g) {
-  const Tensor x = batch(3);
+  const Tensor x = codes16_batch(3);
   EXPECT_TRUE(equal(runtime::compile(g, {.engine = "native"}).run({x})[0],
                     runtime::compile(g, {.engine = "reference"}).run({x})[0]));
 }
@@ -105,19 +106,19 @@ TEST(Codes16Fx, ANamedLayerHas16BitsAndOthers8) {
 }
 
 TEST(Codes16Fx, AllOf16BitsLoseNextToNothing) {
-  const double eight = sqnr(converted(with_activations(DType::quint8)));
+  const double eight = sqnr_of(converted(with_activations(DType::quint8)));
   const Graph wide = converted(with_activations(DType::quint16));
   for (const graph::Value& v : wide.values())
     if (v.type.is_quantized() && wide.node(v.producer).kind == NodeKind::call) {
       EXPECT_EQ(v.type.dtype, DType::quint16) << v.name;
     }
   expect_engines_agree(wide);
-  EXPECT_GT(sqnr(wide), eight);
+  EXPECT_GT(sqnr_of(wide), eight);
   QConfig both = with_activations(DType::qint16);
   both.weight = both.weight.with_dtype(DType::qint16).with_quant_range(-32767, 32767);
   const Graph widest = converted(both);
   expect_engines_agree(widest);
-  EXPECT_GT(sqnr(widest), 60) << "8 bits: " << eight;
+  EXPECT_GT(sqnr_of(widest), 60) << "8 bits: " << eight;
 }
 
 TEST(Codes16Fx, FixedRangesHaveStepsOf16Bits) {

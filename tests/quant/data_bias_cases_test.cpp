@@ -11,14 +11,14 @@
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
 namespace {
 
-struct Case {
-  explicit Case(const std::string& name) {
+struct BiasCase {
+  explicit BiasCase(const std::string& name) {
     const std::filesystem::path path = data_dir() / ".." / "cases" / name;
     graph = graph::fuse_activations(io::import_onnx(path.string() + ".onnx"));
     for (auto& [key, value] : read_npz(path.string() + ".npz")) {
@@ -36,7 +36,7 @@ struct Case {
 TEST(DataBiasCases, PrunedChannelsKeepTheirBias) {
   OCTET_NEED_DATA("../cases");
   for (const std::string name : {"m_zero", "m_1e-6", "net"}) {
-    const Case c("dead-channel-bias." + name);
+    const BiasCase c("dead-channel-bias." + name);
     auto prepared = quant::prepare_fx(c.graph, quant::get_default_qconfig());
     prepared->forward(c.inputs);
     quant::ConversionReport report;
@@ -58,7 +58,7 @@ TEST(DataBiasCases, PrunedChannelsKeepTheirBias) {
 
 TEST(DataBiasCases, AQdqBiasAtTheEndsOfInt32DoesNotWrap) {
   OCTET_NEED_DATA("../cases");
-  const Case c("qdq-conv-bias.m_231-1");
+  const BiasCase c("qdq-conv-bias.m_231-1");
   const graph::Graph merged = graph::merge_qdq(c.graph);
   for (const std::string engine : {"native", "reference"}) {
     const runtime::Program program = runtime::compile(merged, {.engine = engine});

@@ -1,19 +1,12 @@
 // Quantization-aware training on CIFAR-10, as a user runs it: ResNet-8 with weights of 4 bits,
 // where calibration alone loses more than 5 points.
-#include <nlohmann/json.hpp>
-
+#include "tests/cli/cli_test_util.h"
 #include "tests/data.h"
 #include "tests/process.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
 namespace {
-
-nlohmann::json json_of(const std::vector<std::string>& args) {
-  RunResult r = run_octet(args);
-  EXPECT_EQ(r.code, 0) << r.err;
-  return nlohmann::json::parse(r.out, nullptr, false);
-}
 
 // Top-1 lost by calibration alone, and by a short training, on the 2,000 test images.
 struct Loss {
@@ -25,15 +18,16 @@ Loss measure(const std::vector<std::string>& more) {
               test = data_dir() / "cifar10/test2000.npz";
   TempDir dir;
   auto top1 = [&](const std::string& file) {
-    return json_of({"eval", file, "--data", test, "--json"})["top1"].get<double>();
+    return octet_json({"eval", file, "--data", test, "--json"})["top1"].get<double>();
   };
-  json_of({"quantize", model, "--calibrate", train, "--samples", "256", "--weight-bits", "4", "-o",
-           dir / "ptq.octet", "--json"});
-  std::vector<std::string> qat{
-      "qat", model,           "--data", train, "--samples",       "4000",  "--epochs",
-      "1",   "--weight-bits", "4",      "-o",  dir / "qat.octet", "--json"};
+  octet_json({"quantize", model, "--calibrate", train, "--samples", "256", "--weight-bits", "4",
+              "-o", dir / "ptq.octet", "--json"});
+  std::vector<std::string> qat{"qat",           model,  "--data",   train,
+                               "--samples",     "4000", "--epochs", "1",
+                               "--weight-bits", "4",    "-o",       dir / "qat.octet"};
   qat.insert(qat.end(), more.begin(), more.end());
-  json_of(qat);
+  const RunResult trained = run_octet(qat);  // says on standard error how far it is
+  EXPECT_EQ(trained.code, 0) << trained.err;
   double before = top1(model);
   return {before - top1(dir / "ptq.octet"), before - top1(dir / "qat.octet")};
 }

@@ -4,6 +4,7 @@
 // floats, batches of 100, largest of the 10 outputs against the label: 1547 right, 0.7735.
 #include <nlohmann/json.hpp>
 
+#include "tests/cli/cli_test_util.h"
 #include "tests/data.h"
 #include "tests/process.h"
 #include "tests/temp_dir.h"
@@ -14,26 +15,19 @@ namespace {
 constexpr double kOnnxRuntimeTop1 = 0.7735;
 constexpr double kAllowedLoss = 0.007;
 
-nlohmann::json json_of(const std::vector<std::string>& args) {
-  RunResult r = run_octet(args);
-  EXPECT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(r.err, "");
-  return nlohmann::json::parse(r.out, nullptr, false);
-}
-
 struct ResNet8 {
   std::string model = data_dir() / "models/resnet8-cifar10.onnx";
   std::string test = data_dir() / "cifar10/test2000.npz",
               train = data_dir() / "cifar10/train10000.npz";
 
   double top1(const std::string& file) const {
-    auto json = json_of({"eval", file, "--data", test, "--json"});
+    auto json = octet_json({"eval", file, "--data", test, "--json"});
     EXPECT_EQ(json["samples"], 2000);
     return json["top1"];
   }
   nlohmann::json quantize(const std::string& out, int samples = 512) const {
-    return json_of({"quantize", model, "--calibrate", train, "--samples", std::to_string(samples),
-                    "-o", out, "--json"});
+    return octet_json({"quantize", model, "--calibrate", train, "--samples",
+                       std::to_string(samples), "-o", out, "--json"});
   }
 };
 
@@ -76,7 +70,7 @@ TEST(DataResNet8, QdqOnnxComesBackAsTheSameIntegers) {
   TempDir dir;
   auto report = net.quantize(dir / "r8.onnx");
   net.quantize(dir / "r8.octet");
-  auto qdq = json_of({"inspect", dir / "r8.onnx", "--json"});
+  auto qdq = octet_json({"inspect", dir / "r8.onnx", "--json"});
   EXPECT_EQ(qdq["quantized_operators"], report["quantized_nodes"]);
   EXPECT_EQ(qdq["operators"], report["nodes"]);
   double top1 = net.top1(dir / "r8.onnx");

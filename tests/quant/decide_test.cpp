@@ -1,4 +1,5 @@
 #include "octet/quant/decide/decide.h"
+#include "tests/graph_text.h"
 
 #include <gtest/gtest.h>
 
@@ -14,22 +15,16 @@ namespace {
 using graph::Graph;
 using graph::ValueId;
 using testing::expect_error;
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
-
-const std::string kConv =
-    "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
-    "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)  @ net.conv\n";
-std::string image(const std::string& name, const std::string& call) {
-  return "%" + name + ": Float(1, 2, 4, 4) = " + call + "\n";
-}
+using testing::image;
+using testing::kConvBody;
+using testing::parse_body;
 
 // With a MinMax observer for activations.
 struct Decided {
   Graph g;
   std::vector<NodeDecision> d;
   explicit Decided(const std::string& body, const std::vector<std::string>& skip = {})
-      : g(parse(body)),
+      : g(parse_body(body)),
         d(decide(g, QConfig{default_observer(), default_weight_observer()},
                  get_native_backend_config(), {.skip = skip})) {}
   ValueId id(const std::string& name) const { return *g.find(name); }
@@ -44,7 +39,7 @@ using Names = std::set<std::string>;
 
 // Codes are multiplied by floats, channel by channel; the larger of two is one of codes.
 TEST(Decide, AConstantStaysFloatWhereTheOperatorTakesItSo) {
-  const Graph g = parse(
+  const Graph g = parse_body(
       "%x: Float(4, 4) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n"
       "%m: Float(4, 4) = constant\n"
       "%a: Float(4, 4) = mul(%x, %c)\n%b: Float(4, 4) = maximum(%x, %m)\nreturn (%a, %b)");
@@ -63,36 +58,37 @@ TEST(Decide, WhatStaysFloatHasAReason) {
     const char* node;
     std::vector<std::string> parts;
   } cases[] = {
-      {kConv + image("z", "exp(%y)") + "return (%z)",
+      {kConvBody + image("z", "exp(%y)") + "return (%z)",
        "z",
        {"exp could run on codes", "range too widely"}},
-      {kConv + "%n: Float(2) = constant [1, 2]\n%z: Float(1, 2, 4, 4), %m: Float(2), %v: Float(2) "
-               "= batch_norm_training(%y, %n, %n)\n"
-               "return (%z)",
+      {kConvBody +
+           "%n: Float(2) = constant [1, 2]\n%z: Float(1, 2, 4, 4), %m: Float(2), %v: Float(2) "
+           "= batch_norm_training(%y, %n, %n)\n"
+           "return (%z)",
        "z",
        {"batch_norm_training has no quantized form in the backend 'native'"}},
-      {kConv + image("a", "exp(%y)") + image("z", "relu(%a)") + "return (%z)",
+      {kConvBody + image("a", "exp(%y)") + image("z", "relu(%a)") + "return (%z)",
        "z",
        {"no quantized layer gives it codes or takes them"}},
-      {kConv + image("a", "exp(%y)") + image("z", "add(%a, %a)") + "return (%z)",
+      {kConvBody + image("a", "exp(%y)") + image("z", "add(%a, %a)") + "return (%z)",
        "z",
        {"no quantized layer gives it codes or takes them"}},
-      {kConv + image("a", "exp(%y)") + image("z", "sigmoid(%a)") + "return (%z)",
+      {kConvBody + image("a", "exp(%y)") + image("z", "sigmoid(%a)") + "return (%z)",
        "z",
        {"no quantized layer gives it codes or takes them"}},
-      {kConv + "%z: Float(1, 2, 4, 1), %i: Long(1, 2, 4, 1) = topk(%y, k=1)\nreturn (%z)",
+      {kConvBody + "%z: Float(1, 2, 4, 1), %i: Long(1, 2, 4, 1) = topk(%y, k=1)\nreturn (%z)",
        "z",
        {"topk has no quantized form in the backend"}},
-      {kConv + "%z: Long(1, 1, 4, 4) = argmax(%y, dim=1)\nreturn (%z)",
+      {kConvBody + "%z: Long(1, 1, 4, 4) = argmax(%y, dim=1)\nreturn (%z)",
        "z",
        {"argmax has no quantized form"}},
-      {kConv + "%v: Float(2, 2, 1, 1) = input\n" + image("z", "conv2d(%y, %v)") + "return (%z)",
+      {kConvBody + "%v: Float(2, 2, 1, 1) = input\n" + image("z", "conv2d(%y, %v)") + "return (%z)",
        "z",
        {"weight", "parameter"}},
-      {kConv + "%v: Float(2) = input\n" + image("z", "conv2d(%y, %w, %v)") + "return (%z)",
+      {kConvBody + "%v: Float(2) = input\n" + image("z", "conv2d(%y, %w, %v)") + "return (%z)",
        "z",
        {"bias", "constant"}},
-      {kConv + "%v: Float(2) = input\n" + image("z", "prelu(%y, %v)") + "return (%z)",
+      {kConvBody + "%v: Float(2) = input\n" + image("z", "prelu(%y, %v)") + "return (%z)",
        "z",
        {"slope", "parameter"}},
   };
@@ -108,47 +104,48 @@ TEST(Decide, WhatStaysFloatHasAReason) {
 }
 
 TEST(Decide, FunctionsOfOneValueJoinIntoATable) {
-  const std::string body = kConv + "%a: Float(1) = constant [0.5]\n%b: Float(1) = constant [3]\n" +
-                           image("m", "mul(%y, %a)") + image("p", "add(%m, %b)") +
-                           image("h", "hardswish(%p)") + image("z", "conv2d(%h, %w)") +
-                           "return (%z)";
+  const std::string body =
+      kConvBody + "%a: Float(1) = constant [0.5]\n%b: Float(1) = constant [3]\n" +
+      image("m", "mul(%y, %a)") + image("p", "add(%m, %b)") + image("h", "hardswish(%p)") +
+      image("z", "conv2d(%h, %w)") + "return (%z)";
   Decided d(body);
   for (const char* name : {"m", "p"}) {
     EXPECT_TRUE(d.node(name).joins_next) << name;
   }
   EXPECT_FALSE(d.node("h").joins_next);
   // Another reader of a value in between needs its codes.
-  Decided two(kConv + "%a: Float(1) = constant [0.5]\n" + image("m", "mul(%y, %a)") +
+  Decided two(kConvBody + "%a: Float(1) = constant [0.5]\n" + image("m", "mul(%y, %a)") +
               image("h", "hardswish(%m)") + image("z", "conv2d(%h, %w)") +
               image("u", "conv2d(%m, %w)") + "return (%z, %u)");
   EXPECT_FALSE(two.node("m").joins_next);
   // One factor per channel is no function of one code.
-  Decided channels(kConv + "%a: Float(2, 1, 1) = constant [0.5, 2]\n" + image("m", "mul(%y, %a)") +
-                   image("h", "hardswish(%m)") + image("z", "conv2d(%h, %w)") + "return (%z)");
+  Decided channels(kConvBody + "%a: Float(2, 1, 1) = constant [0.5, 2]\n" +
+                   image("m", "mul(%y, %a)") + image("h", "hardswish(%m)") +
+                   image("z", "conv2d(%h, %w)") + "return (%z)");
   EXPECT_FALSE(channels.node("m").joins_next);
 }
 
 TEST(Decide, RowsOfAConstantTableStayFloat) {
-  Decided p(kConv +
+  Decided p(kConvBody +
             "%t: Float(10, 4) = constant\n%i: Long(2) = input\n%e: Float(2, 4) = index_select(%t, "
             "%i, dim=0)\nreturn (%y, %e)");
   EXPECT_EQ(p.reason("e"), "its operand is a constant");
 }
 
 TEST(Decide, IslandsAreQuantizedIfTheyAreAskedFor) {
-  const std::string body = kConv + image("a", "exp(%y)") + image("s", "sigmoid(%a)") +
+  const std::string body = kConvBody + image("a", "exp(%y)") + image("s", "sigmoid(%a)") +
                            image("z", "mul(%s, %a)") + "return (%z)";
   Decided p(body);
   EXPECT_FALSE(p.quantized("z"));
-  Graph g = parse(body);
+  Graph g = parse_body(body);
   const std::vector<NodeDecision> all =
       decide(g, get_default_qconfig(), get_native_backend_config(), {.leave_islands_float = false});
   EXPECT_TRUE(all[g.value(*g.find("z")).producer].mode);
 }
 
 TEST(Decide, AMappingIsAskedByNameOperatorAndNumber) {
-  Graph g = parse(kConv + "%z: Float(1, 2, 4, 4) = conv2d(%y, %w)  @ net.head\n" +
-                  image("s", "sigmoid(%z)") + "return (%s)");
+  Graph g = parse_body(kConvBody + "%z: Float(1, 2, 4, 4) = conv2d(%y, %w)  @ net.head\n" +
+                       image("s", "sigmoid(%z)") + "return (%s)");
   const auto quantized = [&](const QConfigMapping& mapping) {
     const std::vector<NodeDecision> d = decide(g, mapping, get_native_backend_config());
     Names names;
@@ -167,7 +164,7 @@ TEST(Decide, AMappingIsAskedByNameOperatorAndNumber) {
 
 TEST(Decide, PreluRunsOnCodesOnlyWhereSomebodyTakesThem) {
   const std::string prelu =
-      kConv + "%s: Float(1, 2, 1, 1) = constant [9, 0.1]\n" + image("p", "prelu(%y, %s)");
+      kConvBody + "%s: Float(1, 2, 1, 1) = constant [9, 0.1]\n" + image("p", "prelu(%y, %s)");
   Decided alone(prelu + image("z", "exp(%p)") + "return (%z)");
   EXPECT_FALSE(alone.quantized("p"));
   EXPECT_NE(alone.reason("p").find("nothing that reads its result takes codes"), std::string::npos);
@@ -176,7 +173,8 @@ TEST(Decide, PreluRunsOnCodesOnlyWhereSomebodyTakesThem) {
 }
 
 TEST(Decide, SkipsByNameGlobAndExpression) {
-  std::string body = kConv + "%z: Float(1, 2, 4, 4) = conv2d(%y, %w)  @ net.head.conv\nreturn (%z)";
+  std::string body =
+      kConvBody + "%z: Float(1, 2, 4, 4) = conv2d(%y, %w)  @ net.head.conv\nreturn (%z)";
   const struct {
     const char* pattern;
     bool y, z;

@@ -29,8 +29,8 @@ quant::Batches batches_of(const Tensor& data) {
   return batches;
 }
 
-double sqnr(const graph::Graph& f, const graph::Graph& q, const Tensor& data,
-            const std::string& engine = "") {
+double sqnr_between(const graph::Graph& f, const graph::Graph& q, const Tensor& data,
+                    const std::string& engine = "") {
   const runtime::Program a = runtime::compile(f), b = runtime::compile(q, {.engine = engine});
   debug::ErrorStatistics error;
   for (const auto& batch : batches_of(data)) error.add(a.run(batch)[0], b.run(batch)[0]);
@@ -285,7 +285,7 @@ Plant plant(const std::string& kind, Cause cause, int variant) {
       p.layer = wrong_data ? "batch_norm" : "x";
       quantized(variant == 0 ? p.data : p.data * (1 / 255.0));
       if (variant == 0) {
-        p.healthy = sqnr(net.graph, p.quantized.after, p.data);
+        p.healthy = sqnr_between(net.graph, p.quantized.after, p.data);
         p.data = p.data * 255.0;
       }
       break;
@@ -300,10 +300,10 @@ Plant plant(const std::string& kind, Cause cause, int variant) {
     const graph::Graph& plain = cause == Cause::outlier_channel ? sound.graph : other.graph;
     std::vector<std::string> skip;
     if (cause == Cause::fixed_range) skip = {p.layer};
-    p.healthy =
-        sqnr(plain,
-             quantize_fault_net({.kind = kind, .graph = plain}, data, "MinMaxObserver", skip).after,
-             data);
+    p.healthy = sqnr_between(
+        plain,
+        quantize_fault_net({.kind = kind, .graph = plain}, data, "MinMaxObserver", skip).after,
+        data);
   }
   return p;
 }
@@ -419,8 +419,8 @@ TEST(Doctor, TheRecipeMakesTheCuredNetwork) {
   const runtime::Program a = runtime::compile(again), b = runtime::compile(r.graph);
   for (const auto& batch : samples)
     EXPECT_EQ(a.run(batch)[0].to_vector<float>(), b.run(batch)[0].to_vector<float>());
-  EXPECT_NEAR(sqnr(p.float_graph, again, p.data), r.after, 0.01);
-  EXPECT_NEAR(sqnr(p.float_graph, p.quantized.after, p.data), r.before, 0.01);
+  EXPECT_NEAR(sqnr_between(p.float_graph, again, p.data), r.after, 0.01);
+  EXPECT_NEAR(sqnr_between(p.float_graph, p.quantized.after, p.data), r.before, 0.01);
 }
 
 TEST(Doctor, ACureChangesNothingElse) {

@@ -29,7 +29,7 @@ namespace {
 using testing::expect_error;
 namespace nnq = nn::quantized;
 
-struct Net : nn::Module {
+struct EagerNet : nn::Module {
   nn::Slot quant = slot("quant", QuantStub());
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
   nn::Slot bn = slot("bn", nn::BatchNorm2d(4));
@@ -39,20 +39,20 @@ struct Net : nn::Module {
   Tensor forward(Tensor x) override { return dequant(fc(relu(bn(conv(quant(x)))).flatten(1))); }
 };
 
-Tensor batch(uint64_t seed) { return Tensor::randn({4, 3, 4, 4}, seed); }
+Tensor eager_batch(uint64_t seed) { return Tensor::randn({4, 3, 4, 4}, seed); }
 
-std::shared_ptr<Net> ready(const char* qconfig = "native") {
+std::shared_ptr<EagerNet> ready(const char* qconfig = "native") {
   manual_seed(1);
-  auto net = nn::make<Net>();
-  for (uint64_t i = 0; i < 3; ++i) net->forward(batch(100 + i));  // some running statistics
+  auto net = nn::make<EagerNet>();
+  for (uint64_t i = 0; i < 3; ++i) net->forward(eager_batch(100 + i));  // some running statistics
   net->eval();
   net->qconfig = get_default_qconfig(qconfig);
   return fuse_modules(net, {{"conv", "bn", "relu"}});
 }
 
-std::shared_ptr<Net> calibrated(const char* qconfig = "native") {
+std::shared_ptr<EagerNet> calibrated(const char* qconfig = "native") {
   auto prepared = prepare(ready(qconfig));
-  for (uint64_t i = 0; i < 4; ++i) prepared->forward(batch(i));
+  for (uint64_t i = 0; i < 4; ++i) prepared->forward(eager_batch(i));
   return prepared;
 }
 
@@ -76,13 +76,13 @@ TEST(Eager, PrepareObservesWhatWillBeQuantizedAndLeavesTheModelAlone) {
         << path;
   for (const char* path : {"dequant", "relu", "bn"})
     EXPECT_FALSE(prepared->has_submodule(std::string(path) + ".activation_post_process")) << path;
-  Tensor x = batch(1);
+  Tensor x = eager_batch(1);
   EXPECT_TRUE(equal(net->forward(x).detach(), prepared->forward(x).detach()))
       << "observers change nothing";
 }
 
 TEST(Eager, ActivationsMayHave16Bits) {
-  const Tensor x = batch(1);
+  const Tensor x = eager_batch(1);
   auto wide = convert(calibrated("a16w8")), eight = convert(calibrated());
   EXPECT_EQ(wide->quant(x).dtype(), DType::quint16);
   EXPECT_EQ(wide->conv(wide->quant(x)).dtype(), DType::quint16);
@@ -105,7 +105,7 @@ TEST(Eager, TheConvertedModelIsNearTheFloatOne) {
   for (const char* qconfig : {"native", "fbgemm", "qnnpack", "onednn", "default_qconfig"}) {
     auto net = ready(qconfig);
     auto int8 = convert(calibrated(qconfig));
-    Tensor x = batch(2), expected = net->forward(x);
+    Tensor x = eager_batch(2), expected = net->forward(x);
     EXPECT_LT(error(int8->forward(x), expected), 0.05) << qconfig;
   }
 }
@@ -114,7 +114,7 @@ TEST(Eager, InPlaceWorksOnTheModelItself) {
   auto net = ready();
   auto prepared = prepare(net, {.inplace = true});
   EXPECT_EQ(prepared, net);
-  net->forward(batch(1));
+  net->forward(eager_batch(1));
   convert(net, {.inplace = true});
   EXPECT_EQ(net->fc->type_name(), "QuantizedLinear");
 }
@@ -149,7 +149,7 @@ TEST(Eager, QconfigsOfPartsOverrideThoseAround) {
   net->fc->qconfig = get_default_qconfig("qnnpack");
   auto int8 = convert([&] {
     auto prepared = prepare(net);
-    prepared->forward(batch(1));
+    prepared->forward(eager_batch(1));
     return prepared;
   }());
   EXPECT_FALSE(int8->fc.as<nnq::Linear>().weight().quantizer()->is_per_channel());
@@ -157,7 +157,7 @@ TEST(Eager, QconfigsOfPartsOverrideThoseAround) {
 }
 
 TEST(Eager, PropagateQconfigTakesPathsBeforeClasses) {
-  auto net = nn::make<Net>();
+  auto net = nn::make<EagerNet>();
   QConfigSpec spec;
   spec.set("", default_qconfig())
       .set("fc", std::nullopt)
@@ -197,10 +197,10 @@ TEST(Eager, HooksOfUsersSurviveTheSwap) {
   net->fc->add_forward_hook(
       "mine", [&](nn::Module&, const std::vector<Tensor>&, std::vector<Tensor>&) { ++calls; });
   auto prepared = prepare(net);
-  prepared->forward(batch(1));
+  prepared->forward(eager_batch(1));
   auto int8 = convert(prepared);
   calls = 0;
-  int8->forward(batch(1));
+  int8->forward(eager_batch(1));
   EXPECT_EQ(calls, 1);
 }
 
@@ -209,9 +209,9 @@ TEST(Eager, AQuantizedStateDictRestoresTheModel) {
   auto net = ready();
   net->apply([](nn::Module& m) { m.zero_grad(); });
   auto prepared = prepare(net);
-  prepared->forward(batch(77) * 3.0);
+  prepared->forward(eager_batch(77) * 3.0);
   auto b = convert(prepared);
-  Tensor x = batch(5);
+  Tensor x = eager_batch(5);
   ASSERT_FALSE(equal(a->forward(x), b->forward(x)));
   b->load_state_dict(a->state_dict());
   EXPECT_TRUE(equal(a->forward(x), b->forward(x)));
@@ -234,7 +234,7 @@ TEST(Eager, APreparedStateDictRestoresCalibration) {
   auto a = calibrated();
   auto b = prepare(ready());
   b->load_state_dict(a->state_dict());
-  Tensor x = batch(5);
+  Tensor x = eager_batch(5);
   EXPECT_TRUE(equal(convert(a)->forward(x), convert(b)->forward(x)));
 }
 
@@ -281,7 +281,7 @@ TEST(Eager, AQuantWrapperSuppliesTheStubs) {
 
 // -- FloatFunctional ------------------------------------------------------------------------------
 
-struct Residual : nn::Module {
+struct EagerResidual : nn::Module {
   nn::Slot quant = slot("quant", QuantStub());
   nn::Slot a = slot("a", nn::Linear(4, 4));
   nn::Slot skip = slot("skip", nnq::FloatFunctional());
@@ -295,7 +295,7 @@ struct Residual : nn::Module {
 };
 
 TEST(Eager, FloatFunctionalsBecomeQFunctionals) {
-  auto m = nn::make<Residual>();
+  auto m = nn::make<EagerResidual>();
   m->eval();
   m->qconfig = get_default_qconfig();
   auto prepared = prepare(m);
@@ -449,15 +449,17 @@ TEST(EagerTraps, ConvertWithoutCalibration) {
 }
 
 TEST(EagerTraps, ModelWithoutAnyQconfig) {
-  auto net = nn::make<Net>();
+  auto net = nn::make<EagerNet>();
   net->eval();
   expect_error(ErrorCode::invalid_argument,
-               {"no module of Net has a qconfig", "get_default_qconfig"}, [&] { prepare(net); });
-  expect_error(ErrorCode::invalid_argument, {"nothing in Net was prepared"}, [&] { convert(net); });
+               {"no module of EagerNet has a qconfig", "get_default_qconfig"},
+               [&] { prepare(net); });
+  expect_error(ErrorCode::invalid_argument, {"nothing in EagerNet was prepared"},
+               [&] { convert(net); });
 }
 
 TEST(EagerTraps, ANameInTheMappingThatMatchesNothing) {
-  auto net = nn::make<Net>();
+  auto net = nn::make<EagerNet>();
   expect_error(ErrorCode::not_found, {"qconfig for 'cnv'", "did you mean 'conv'"},
                [&] { propagate_qconfig(*net, QConfigSpec().set("cnv", default_qconfig())); });
 }
@@ -545,9 +547,9 @@ TEST(EagerTraps, AQuantizedModuleGivenFloatsSaysSo) {
 
 // -- QAT ------------------------------------------------------------------------------------------
 
-std::shared_ptr<Net> qat_ready() {
+std::shared_ptr<EagerNet> qat_ready() {
   manual_seed(1);
-  auto net = nn::make<Net>();
+  auto net = nn::make<EagerNet>();
   net->train();
   net->qconfig = get_default_qat_qconfig();
   return fuse_modules_qat(net, {{"conv", "bn", "relu"}});
@@ -566,7 +568,7 @@ TEST(EagerQat, PrepareFakeQuantizesWeightsAndResults) {
 
 TEST(EagerQat, GradientsReachTheParameters) {
   auto prepared = prepare_qat(qat_ready());
-  autograd::backward(functional::sum(prepared->forward(batch(1)) * Tensor::randn({4, 5}, 2)));
+  autograd::backward(functional::sum(prepared->forward(eager_batch(1)) * Tensor::randn({4, 5}, 2)));
   for (const char* name :
        {"conv.weight", "conv.bias", "conv.bn.weight", "conv.bn.bias", "fc.weight", "fc.bias"}) {
     Tensor* found = nullptr;
@@ -579,13 +581,13 @@ TEST(EagerQat, GradientsReachTheParameters) {
 
 TEST(EagerQat, TheConvertedModelIsTheTrainedOneToAStep) {
   auto prepared = prepare_qat(qat_ready());
-  for (uint64_t i = 0; i < 5; ++i) prepared->forward(batch(i));
+  for (uint64_t i = 0; i < 5; ++i) prepared->forward(eager_batch(i));
   prepared->eval();
   prepared->apply(disable_observer);
   auto int8 = convert(prepared);
   EXPECT_EQ(int8->conv->type_name(), "QuantizedConvReLU2d");
   for (uint64_t i = 0; i < 5; ++i) {
-    Tensor x = batch(10 + i);
+    Tensor x = eager_batch(10 + i);
     EXPECT_LE(error(int8->forward(x), prepared->forward(x)),
               1.01 * int8->fc.as<nnq::Linear>().scale);
   }
@@ -594,28 +596,28 @@ TEST(EagerQat, TheConvertedModelIsTheTrainedOneToAStep) {
 TEST(EagerQat, AGammaOfZeroGivesNoNaN) {
   auto prepared = prepare_qat(qat_ready());
   prepared->conv.as<nn::qat::ConvBnReLU2d>().bn.as<nn::BatchNorm2d>().weight.data<float>()[1] = 0;
-  Tensor y = prepared->forward(batch(1));
+  Tensor y = prepared->forward(eager_batch(1));
   autograd::backward(functional::sum(y));
   for (float v : y.detach().to_vector<float>()) EXPECT_TRUE(std::isfinite(v));
   auto& bn = prepared->conv.as<nn::qat::ConvBnReLU2d>().bn.as<nn::BatchNorm2d>();
   for (float v : autograd::grad(bn.weight).to_vector<float>()) EXPECT_TRUE(std::isfinite(v));
   prepared->eval();
-  Tensor x = batch(3);
+  Tensor x = eager_batch(3);
   auto int8 = convert(prepared);
   EXPECT_LE(error(int8->forward(x), prepared->forward(x)), 2.01 * int8->fc.as<nnq::Linear>().scale);
 }
 
 TEST(EagerQat, FrozenStatisticsStand) {
   auto prepared = prepare_qat(qat_ready());
-  prepared->forward(batch(1));
+  prepared->forward(eager_batch(1));
   auto& bn = prepared->conv.as<nn::qat::ConvBnReLU2d>().bn.as<nn::BatchNorm2d>();
   auto mean = bn.running_mean.to_vector<float>();
   freeze_bn_stats(*prepared);
   prepared->train();
-  prepared->forward(batch(2));
+  prepared->forward(eager_batch(2));
   EXPECT_EQ(mean, bn.running_mean.to_vector<float>());
   update_bn_stats(*prepared);
-  prepared->forward(batch(3));
+  prepared->forward(eager_batch(3));
   EXPECT_NE(mean, bn.running_mean.to_vector<float>());
 }
 
@@ -629,9 +631,9 @@ TEST(EagerQat, AQconfigWithoutFakeQuantizeIsRefused) {
 }
 
 TEST(EagerQat, QuantizeQatRunsTheWholeRoad) {
-  auto int8 = quantize_qat<Net>(qat_ready(), [](Net& m) { m.forward(batch(1)); });
+  auto int8 = quantize_qat<EagerNet>(qat_ready(), [](EagerNet& m) { m.forward(eager_batch(1)); });
   EXPECT_EQ(int8->fc->type_name(), "QuantizedLinear");
-  auto ptq = quantize<Net>(ready(), [](Net& m) { m.forward(batch(1)); });
+  auto ptq = quantize<EagerNet>(ready(), [](EagerNet& m) { m.forward(eager_batch(1)); });
   EXPECT_EQ(ptq->fc->type_name(), "QuantizedLinear");
 }
 

@@ -14,7 +14,7 @@
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
 #include "tests/quant/golden_modules.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {

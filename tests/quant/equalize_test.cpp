@@ -15,7 +15,7 @@
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
 #include "tests/quant/golden_modules.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {
@@ -138,7 +138,7 @@ std::vector<double> ranges(const Tensor& weight, int64_t d) {
   return result;
 }
 
-struct Case {
+struct EqualizeCase {
   const char* name;
   std::shared_ptr<Sequential> model;
   Shape input;
@@ -153,7 +153,7 @@ std::shared_ptr<Sequential> sequence(Ms&&... modules) {
   return nn::make<Sequential>(std::forward<Ms>(modules)...);
 }
 
-std::vector<Case> all_cases() {
+std::vector<EqualizeCase> all_cases() {
   nn::ModulePtr fused = nn::make<nn::intrinsic::ConvReLU2d>(
       std::vector<nn::ModulePtr>{nn::make<Conv2d>(uneven(Conv2d(3, 8, 3), 1)), nn::make<ReLU>()});
   using nn::ConvTranspose1d, nn::ConvTranspose2d, nn::ConvTranspose3d;
@@ -254,7 +254,7 @@ std::vector<Case> all_cases() {
 
 TEST(Equalize, TheModelComputesWhatItDidWithEqualRanges) {
   autograd::NoGrad no_grad;
-  for (Case& c : all_cases()) {
+  for (EqualizeCase& c : all_cases()) {
     SCOPED_TRACE(c.name);
     c.model->eval();
     Tensor x = Tensor::randn(c.input, 99), before = (*c.model)(x);
@@ -353,7 +353,7 @@ TEST(Equalize, HelpsWhereOneScaleMustFitAllChannels) {
 
 // -- what is refused ------------------------------------------------------------------------------
 
-struct Residual : nn::Module {
+struct EqualizedResidual : nn::Module {
   nn::Slot conv1 = slot("conv1", uneven(Conv2d(4, 4, 1), 1));
   nn::Slot conv2 = slot("conv2", uneven(Conv2d(4, 4, 1), 2));
   Tensor forward(Tensor x) override {
@@ -364,7 +364,7 @@ struct Residual : nn::Module {
 
 TEST(Equalize, ASampleFindsTheListsThatChangeTheModel) {
   auto model = nn::make<Sequential>();
-  model->append("block", nn::make<Residual>());
+  model->append("block", nn::make<EqualizedResidual>());
   model->append("conv", uneven(Conv2d(4, 6, 1), 3)).append("last", uneven(Conv2d(6, 3, 1), 4));
   const FuseList lists{{"block.conv1", "block.conv2"}, {"conv", "last"}};
   Tensor x = Tensor::randn({1, 4, 3, 3}, 1);

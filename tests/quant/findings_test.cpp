@@ -1,5 +1,6 @@
 // What is said of a quantized network that is garbage, and that nothing is said of one that is not.
 #include "octet/quant/workflow/findings.h"
+#include "tests/graph_text.h"
 
 #include <gtest/gtest.h>
 
@@ -14,10 +15,7 @@ namespace {
 
 using graph::Graph;
 using graph::ValueId;
-
-Graph parse(const std::string& body, const std::map<std::string, Tensor>& constants = {}) {
-  return graph::parse("graph g {\n" + body + "\n}\n", constants);
-}
+using testing::parse_body;
 
 std::string lines_of(const std::vector<std::string>& lines) {
   std::string text;
@@ -45,7 +43,7 @@ std::vector<std::string> warnings(const Graph& g, const std::vector<std::vector<
 
 // y = conv2(relu(conv1(x))).
 Graph two_convs() {
-  return parse(
+  return parse_body(
       "%x: Float(N, 2, 4, 4) = input\n%v: Float(2, 2, 1, 1) = constant [1, -1, 0.5, 0.25]\n"
       "%w: Float(2, 2, 1, 1) = constant [0.5, 1, -1, 1]\n"
       "%a: Float(N, 2, 4, 4) = conv2d(%x, %v)  @ conv1\n%r: Float(N, 2, 4, 4) = relu(%a)  @ act\n"
@@ -59,7 +57,8 @@ Tensor images(int64_t n, uint64_t seed, double scale = 1) {
 }
 
 TEST(Findings, AnOperandThatTheCommonScaleErasesIsNamed) {
-  Graph g = parse(kTwoInputs + "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\nreturn (%c)");
+  Graph g =
+      parse_body(kTwoInputs + "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\nreturn (%c)");
   auto text = lines_of(warnings(g, {{images(4, 1, 100), images(4, 2, 0.01)}}));
   expect_parts(
       text, {"join (cat)", "operand %b", "%a", "within one step", "common scale", "--skip 'join'"});
@@ -69,13 +68,14 @@ TEST(Findings, AnOperandThatTheCommonScaleErasesIsNamed) {
 }
 
 TEST(Findings, SoIsOneOfASumAndOneOfAFloatCatThatALayerQuantizes) {
-  Graph sum = parse(kTwoInputs + "%c: Float(N, 2, 4, 4) = add(%a, %b)  @ sum\nreturn (%c)");
+  Graph sum = parse_body(kTwoInputs + "%c: Float(N, 2, 4, 4) = add(%a, %b)  @ sum\nreturn (%c)");
   expect_parts(lines_of(warnings(sum, {{images(4, 1, 0.01), images(4, 2, 100)}})),
                {"sum (add)", "operand %a", "result's scale", "%b"});
-  Graph layer = parse(kTwoInputs +
-                      "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\n%w: Float(1, 4, 1, 1) = "
-                      "constant [1, 1, 1, 1]\n"
-                      "%y: Float(N, 1, 4, 4) = conv2d(%c, %w)  @ conv\nreturn (%y)");
+  Graph layer =
+      parse_body(kTwoInputs +
+                 "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\n%w: Float(1, 4, 1, 1) = "
+                 "constant [1, 1, 1, 1]\n"
+                 "%y: Float(N, 1, 4, 4) = conv2d(%c, %w)  @ conv\nreturn (%y)");
   expect_parts(lines_of(warnings(layer, {{images(4, 1, 100), images(4, 2, 0.01)}})),
                {"join (cat)", "--skip 'join' --skip 'conv'"});
 }
@@ -105,7 +105,7 @@ TEST(Findings, ASampleOfAnotherMagnitudeIsNamed) {
 TEST(Findings, PercentileIsACureWhereItIs) {
   Tensor x = Tensor::randn({64, 2, 32, 32}, 5);
   x.data<float>()[100] = 3000;
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(N, 2, 32, 32) = input\n%w: Float(2, 2, 1, 1) = constant [1, -1, 0.5, 0.25]\n"
       "%y: Float(N, 2, 32, 32) = conv2d(%x, %w)  @ conv\nreturn (%y)");
   expect_parts(lines_of(warnings(g, {{x}}, "MinMaxObserver")),

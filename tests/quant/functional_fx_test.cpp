@@ -8,7 +8,7 @@
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::quant {
 namespace {

@@ -117,11 +117,11 @@ std::shared_ptr<quant::ObservedGraphModule> calibrated(const Maker& maker) {
 
 // octet: the whole graph as text, "; " between the nodes. A reason that begins with "bug:" says
 // that the difference is not wanted; such a row may go as soon as the graph is PyTorch's.
-struct Difference {
+struct GraphDifference {
   const char *model, *stage, *reason, *octet;
 };
 
-const std::vector<Difference> kDifferences = {
+const std::vector<GraphDifference> kGraphDifferences = {
 #include "tests/quant/fx_differences.inc"
 };
 
@@ -129,7 +129,7 @@ const std::vector<Difference> kDifferences = {
 // inside); a row of the table that has become unnecessary is a failure too.
 void expect_graph(const std::string& model, const std::string& stage, const std::string& expected,
                   const std::string& actual) {
-  for (const Difference& d : kDifferences) {
+  for (const GraphDifference& d : kGraphDifferences) {
     if (model != d.model || stage != d.stage) continue;
     const bool bug = std::string_view(d.reason).starts_with("bug:");
     if (bug && actual == expected) return;

@@ -7,6 +7,7 @@
 
 #include "octet/quant/workflow/fx.h"
 #include "tests/graph/random_net.h"
+#include "tests/graph_text.h"
 
 namespace octet::quant {
 namespace {
@@ -14,16 +15,10 @@ namespace {
 using graph::Graph;
 using graph::Node;
 using graph::ValueId;
+using testing::image;
+using testing::kConvBody;
+using testing::parse_body;
 using Names = std::set<std::string>;
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
-
-const std::string kConv =
-    "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
-    "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)  @ net.conv\n";
-std::string image(const std::string& name, const std::string& call) {
-  return "%" + name + ": Float(1, 2, 4, 4) = " + call + "\n";
-}
 
 struct Prepared {
   std::shared_ptr<ObservedGraphModule> model;
@@ -31,7 +26,7 @@ struct Prepared {
   explicit Prepared(const std::string& body, DType dtype = DType::quint8)
       : Prepared(body, QConfig{default_observer().with_dtype(dtype), default_weight_observer()}) {}
   Prepared(const std::string& body, const QConfigMapping& mapping)
-      : model(prepare_fx(parse(body), mapping)), w(model->watched()) {}
+      : model(prepare_fx(parse_body(body), mapping)), w(model->watched()) {}
 
   // "" if it has none.
   std::string observer(const std::string& name) const { return w.observer[*w.graph.find(name)]; }
@@ -52,7 +47,7 @@ struct Prepared {
 };
 
 TEST(FxObservers, OperatorsThatKeepQparamsShareOne) {
-  Prepared p(kConv + image("e", "hardswish(%y)") + image("r", "relu(%e)") +
+  Prepared p(kConvBody + image("e", "hardswish(%y)") + image("r", "relu(%e)") +
              image("m", "max_pool2d(%r, kernel=[3, 3], padding=[1, 1, 1, 1], stride=[1, 1])") +
              "%f: Float(1, 32) = reshape(%m, shape=[1, 32])\n%v: Float(3, 32) = constant\n%z: "
              "Float(1, 3) = linear(%f, %v)\nreturn (%z)");
@@ -64,7 +59,7 @@ TEST(FxObservers, OperatorsThatKeepQparamsShareOne) {
 }
 
 TEST(FxObservers, CatSharesOneWithItsOperands) {
-  Prepared p(kConv + image("z", "conv2d(%y, %w)") +
+  Prepared p(kConvBody + image("z", "conv2d(%y, %w)") +
              "%c: Float(1, 4, 4, 4) = cat(%y, %z, dim=1)\nreturn (%c)");
   EXPECT_EQ(p.observer("c"), p.observer("y"));
   EXPECT_EQ(p.observer("c"), p.observer("z"));
@@ -74,16 +69,16 @@ TEST(FxObservers, CatSharesOneWithItsOperands) {
 TEST(FxObservers, ResultsThatLeaveTheOperandsRangeAreShownToo) {
   EXPECT_EQ(
       Prepared(
-          kConv +
+          kConvBody +
           "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1], value=9.)\nreturn (%p)")
           .shown("p"),
       (Names{"y", "p"}));
-  EXPECT_EQ(Prepared(kConv +
+  EXPECT_EQ(Prepared(kConvBody +
                      "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1])\nreturn (%p)")
                 .shown("p"),
             Names{"y"});
   for (const char* range : {"max=3., min=1.", "max=3., min=-1."})
-    EXPECT_EQ(Prepared(kConv + image("e", "hardswish(%y)") +
+    EXPECT_EQ(Prepared(kConvBody + image("e", "hardswish(%y)") +
                        image("c", std::string("clamp(%e, ") + range + ")") + "return (%c)")
                   .shown("c"),
               Names{"c"})
@@ -92,7 +87,7 @@ TEST(FxObservers, ResultsThatLeaveTheOperandsRangeAreShownToo) {
 
 TEST(FxObservers, BoundedOperatorsHaveFixedQparams) {
   for (DType dtype : {DType::quint8, DType::qint8}) {
-    Prepared p(kConv + image("s", "sigmoid(%y)") + image("t", "tanh(%y)") + "return (%s, %t)",
+    Prepared p(kConvBody + image("s", "sigmoid(%y)") + image("t", "tanh(%y)") + "return (%s, %t)",
                dtype);
     EXPECT_EQ(*p.module("s").calculate_qparams().quantizer,
               *Quantizer::per_tensor(1.0 / 256, dtype == DType::qint8 ? -128 : 0, dtype));
@@ -105,22 +100,23 @@ TEST(FxObservers, BoundedOperatorsHaveFixedQparams) {
 TEST(FxObservers, FixedQparamsDoNotSpreadToOtherOperandsOfACat) {
   const std::string sigmoid = image("s", "sigmoid(%y)");
   for (const char* order : {"%y, %s", "%s, %y"}) {
-    Prepared p(kConv + sigmoid + "%c: Float(1, 4, 4, 4) = cat(" + order + ", dim=1)\nreturn (%c)");
+    Prepared p(kConvBody + sigmoid + "%c: Float(1, 4, 4, 4) = cat(" + order +
+               ", dim=1)\nreturn (%c)");
     EXPECT_FALSE(p.is_fixed("c")) << order;
     EXPECT_EQ(p.shown("c"), (Names{"s", "y"})) << order;
   }
-  Prepared two(kConv + sigmoid + image("t", "tanh(%y)") +
+  Prepared two(kConvBody + sigmoid + image("t", "tanh(%y)") +
                "%c: Float(1, 4, 4, 4) = cat(%s, %t, dim=1)\nreturn (%c)");
   EXPECT_FALSE(two.is_fixed("c")) << "two that differ";
   EXPECT_EQ(two.shown("c"), (Names{"s", "t"}));
-  Prepared same(kConv + sigmoid + image("h", "hardsigmoid(%y)") +
+  Prepared same(kConvBody + sigmoid + image("h", "hardsigmoid(%y)") +
                 "%c: Float(1, 4, 4, 4) = cat(%s, %h, dim=1)\nreturn (%c)");
   EXPECT_TRUE(same.is_fixed("c"));
 }
 
 // The default mapping's qconfig of a softmax is of the fixed range of its result, 0..1.
 TEST(FxObservers, AFloatOperandOfASoftmaxHasARangeOfItsOwn) {
-  Prepared p(kConv + image("e", "exp(%y)") + image("s", "softmax(%e, dim=1)") +
+  Prepared p(kConvBody + image("e", "exp(%y)") + image("s", "softmax(%e, dim=1)") +
                  image("z", "conv2d(%s, %w)") + "return (%z)",
              get_default_qconfig_mapping());
   EXPECT_FALSE(p.is_fixed("e"));
@@ -129,7 +125,7 @@ TEST(FxObservers, AFloatOperandOfASoftmaxHasARangeOfItsOwn) {
 }
 
 TEST(FxObservers, ConstantsOfAMulStayFloat) {
-  Prepared p(kConv + "%c: Float(2, 1, 1) = constant [2, -300]\n" + image("z", "mul(%y, %c)") +
+  Prepared p(kConvBody + "%c: Float(2, 1, 1) = constant [2, -300]\n" + image("z", "mul(%y, %c)") +
              "return (%z)");
   EXPECT_TRUE(p.quantized("z"));
   EXPECT_EQ(p.observer("c"), "");
@@ -137,7 +133,7 @@ TEST(FxObservers, ConstantsOfAMulStayFloat) {
 }
 
 TEST(FxObservers, AConstantOfACatSharesTheScaleOfAllAndIsShown) {
-  Prepared p(kConv +
+  Prepared p(kConvBody +
              "%c: Float(1, 2, 4, 4) = constant\n%z: Float(1, 4, 4, 4) = cat(%y, %c, "
              "dim=1)\nreturn (%z)");
   EXPECT_EQ(p.observer("c"), p.observer("y"));
@@ -146,7 +142,7 @@ TEST(FxObservers, AConstantOfACatSharesTheScaleOfAllAndIsShown) {
 }
 
 TEST(FxObservers, FunctionsThatJoinHaveNoneBetweenThem) {
-  Prepared p(kConv + "%a: Float(1) = constant [0.5]\n" + image("m", "mul(%y, %a)") +
+  Prepared p(kConvBody + "%a: Float(1) = constant [0.5]\n" + image("m", "mul(%y, %a)") +
              image("h", "hardswish(%m)") + image("z", "conv2d(%h, %w)") + "return (%z)");
   EXPECT_EQ(p.observer("m"), "") << "it is not rounded to codes";
   EXPECT_NE(p.observer("h"), "");
@@ -154,7 +150,7 @@ TEST(FxObservers, FunctionsThatJoinHaveNoneBetweenThem) {
 
 TEST(FxObservers, ThePartsOfASplitAreCodesAndWhatFollowsRunsOnThem) {
   Prepared p(
-      kConv +
+      kConvBody +
       "%a: Float(1, 1, 4, 4), %b: Float(1, 1, 4, 4) = split(%y, dim=1, sizes=[1, 1])\n"
       "%s: Float(1, 1, 4, 4) = sigmoid(%b)\n%z: Float(1, 1, 4, 4) = mul(%a, %s)\nreturn (%z)");
   for (const char* name : {"a", "s", "z"}) EXPECT_TRUE(p.quantized(name)) << name;
@@ -164,7 +160,7 @@ TEST(FxObservers, ThePartsOfASplitAreCodesAndWhatFollowsRunsOnThem) {
 }
 
 TEST(FxObservers, ResizingAndMaximaKeepTheirOperandsCodes) {
-  Prepared p(kConv +
+  Prepared p(kConvBody +
              "%u: Float(1, 2, 8, 8) = interpolate(%y, scales=[2., 2.])\n%m: Float(1, 1, 8, 8) = "
              "amax(%u, dim=[1])\nreturn (%m)");
   for (const char* name : {"u", "m"}) EXPECT_EQ(p.observer(name), p.observer("y")) << name;
@@ -190,7 +186,7 @@ TEST(FxObservers, KeepersBeforeAQuantizedLayerShareTheInputs) {
 }
 
 TEST(FxObservers, AValueThatIsReadAsCodesOfTwoDtypesHasTwo) {
-  const Graph g = parse(kConv + image("z", "conv2d(%x, %w)") + "return (%y, %z)");
+  const Graph g = parse_body(kConvBody + image("z", "conv2d(%x, %w)") + "return (%y, %z)");
   const QConfig is_signed{default_observer().with_dtype(DType::qint8), default_weight_observer()};
   auto prepared =
       prepare_fx(g, QConfigMapping(QConfig{default_observer(), default_weight_observer()})
@@ -232,7 +228,7 @@ TEST(FxObservers, WhatIsQuantizedReadsAndGivesObservedValues) {
 double largest(const Prepared& p) { return p.module("y").max_val().item(); }
 
 TEST(FxObservers, AWeightThatIsWrittenIntoCountsFromTheNextCallOn) {
-  Prepared p(kConv + "return (%y)");
+  Prepared p(kConvBody + "return (%y)");
   const Tensor x = Tensor::ones({1, 2, 4, 4});
   p.model->forward({x});
   EXPECT_EQ(largest(p), 3 + 4);
@@ -242,7 +238,7 @@ TEST(FxObservers, AWeightThatIsWrittenIntoCountsFromTheNextCallOn) {
 }
 
 TEST(FxObservers, FixedWeightsAreLookedAtOnceAndAgainAfterwards) {
-  Prepared p(kConv + "return (%y)");
+  Prepared p(kConvBody + "return (%y)");
   const Tensor x = Tensor::ones({1, 2, 4, 4});
   p.model->forward({x});
   {

@@ -59,18 +59,18 @@ struct Keys {
 
 // difference: the keys of all values that differ, or how many of the results' values do, and by how
 // much.
-struct Difference {
+struct OutputDifference {
   const char *model, *stage, *reason, *difference;
 };
 
-const std::vector<Difference> kDifferences = {
+const std::vector<OutputDifference> kOutputDifferences = {
 #include "tests/quant/fx_output_differences.inc"
 };
 
 // Nothing differs, or exactly what the table says.
 void expect_difference(const std::string& model, const std::string& stage,
                        const std::string& difference) {
-  for (const Difference& d : kDifferences) {
+  for (const OutputDifference& d : kOutputDifferences) {
     if (model != d.model || stage != d.stage) continue;
     EXPECT_EQ(difference, d.difference) << "differs from PyTorch: " << d.reason;
     return;

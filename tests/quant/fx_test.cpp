@@ -1,4 +1,5 @@
 #include "octet/quant/workflow/fx.h"
+#include "tests/sqnr.h"
 
 #include <gtest/gtest.h>
 
@@ -27,6 +28,7 @@ using graph::GraphModule;
 using graph::Node;
 using graph::NodeKind;
 using testing::expect_error;
+using testing::sqnr;
 namespace F = functional;
 namespace nnq = nn::quantized;
 
@@ -40,7 +42,7 @@ std::string calls(const graph::Graph& g) {
   return text;
 }
 
-struct Net : nn::Module {
+struct FxNet : nn::Module {
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
   nn::Slot bn = slot("bn", nn::BatchNorm2d(4));
   nn::Slot relu = slot("relu", nn::ReLU());
@@ -53,33 +55,25 @@ struct Net : nn::Module {
     return fc(pool(x).flatten(1));
   }
 };
-OCTET_MODULE(Net)
+OCTET_MODULE(FxNet)
 
-std::shared_ptr<Net> net() {
-  auto model = nn::make<Net>();
+std::shared_ptr<FxNet> net() {
+  auto model = nn::make<FxNet>();
   model->eval();
   return model;
 }
-Tensor batch(uint64_t seed = 1, int64_t n = 4) { return Tensor::randn({n, 3, 6, 6}, seed); }
+Tensor fx_batch(uint64_t seed = 1, int64_t n = 4) { return Tensor::randn({n, 3, 6, 6}, seed); }
 
 std::shared_ptr<quant::ObservedGraphModule> calibrated(const nn::ModulePtr& model,
                                                        const quant::QConfigMapping& mapping) {
-  auto prepared = quant::prepare_fx(model, mapping, std::vector<Tensor>{batch()});
-  for (uint64_t s = 1; s < 4; ++s) (*prepared)(batch(s));
+  auto prepared = quant::prepare_fx(model, mapping, std::vector<Tensor>{fx_batch()});
+  for (uint64_t s = 1; s < 4; ++s) (*prepared)(fx_batch(s));
   return prepared;
 }
 
-double sqnr(const Tensor& want, const Tensor& got) {
-  double signal = 0, noise = 0;
-  auto a = want.detach().to_vector<float>(), b = got.detach().to_vector<float>();
-  for (size_t i = 0; i < a.size(); ++i)
-    signal += double(a[i]) * a[i], noise += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
-  return 10 * std::log10(signal / noise);
-}
-
 TEST(PrepareFx, FusesAndObservesEachValueOnce) {
-  auto prepared =
-      quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(),
+                                    std::vector<Tensor>{fx_batch()});
   EXPECT_EQ(calls(prepared->graph()),
             "PercentileObserver@activation_post_process_0 ConvReLU2d@conv "
             "PercentileObserver@activation_post_process_1 Conv2d@conv2 "
@@ -106,7 +100,7 @@ TEST(ConvertFx, TheLoweredGraphComputesInCodes) {
   EXPECT_EQ(calls(int8->graph()),
             "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool "
             "flatten QuantizedLinear@fc dequantize");
-  Tensor x = batch(9);
+  Tensor x = fx_batch(9);
   EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
 }
 
@@ -118,7 +112,7 @@ TEST(ConvertFx, ReferenceAndLoweredAgreeWithinAStep) {
   for (const Node& node : int8->graph().nodes())
     if (node.op == "QuantizedLinear") step = int8->graph().type(node.outputs[0]).quantizer->scale();
   ASSERT_GT(step, 0);
-  Tensor x = batch(9), a = (*reference)(x), b = (*int8)(x);
+  Tensor x = fx_batch(9), a = (*reference)(x), b = (*int8)(x);
   for (int64_t i = 0; i < a.size(0); ++i)
     for (int64_t j = 0; j < a.size(1); ++j)
       EXPECT_LE(std::abs(a.at({i, j}) - b.at({i, j})), 2 * step * 1.0001);
@@ -129,13 +123,13 @@ TEST(ConvertFx, TheLoweredModelCompilesToTheSameBits) {
   graph::Graph g = int8->to_graph();
   EXPECT_NO_THROW(g.check());
   for (int64_t n : {1, 3})
-    EXPECT_TRUE(equal(runtime::compile(g).run({batch(7, n)})[0], (*int8)(batch(7, n))));
+    EXPECT_TRUE(equal(runtime::compile(g).run({fx_batch(7, n)})[0], (*int8)(fx_batch(7, n))));
 }
 
 TEST(ConvertFx, DynamicAndWeightOnlyAndTheirReports) {
   auto model = net();
   auto dynamic =
-      quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{batch()});
+      quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{fx_batch()});
   quant::ConversionReport report;
   auto converted = quant::convert_fx(dynamic, {}, quant::get_native_backend_config(), &report);
   EXPECT_EQ(calls(converted->graph()),
@@ -145,26 +139,26 @@ TEST(ConvertFx, DynamicAndWeightOnlyAndTheirReports) {
   EXPECT_EQ(report.quantized(), 3);
   auto weights = quant::convert_fx(quant::prepare_fx(
       model, quant::QConfig{quant::ObserverFactory(), quant::default_per_channel_weight_observer()},
-      std::vector<Tensor>{batch()}));
+      std::vector<Tensor>{fx_batch()}));
   EXPECT_EQ(calls(weights->graph()),
             "WeightOnlyQuantizedConvReLU2d@conv WeightOnlyQuantizedConv2d@conv2 add "
             "AdaptiveAvgPool2d@pool flatten "
             "WeightOnlyQuantizedLinear@fc");
-  Tensor x = batch(8);
+  Tensor x = fx_batch(8);
   EXPECT_GT(sqnr((*model)(x), (*converted)(x)), 25);
   EXPECT_GT(sqnr((*model)(x), (*weights)(x)), 35);
 }
 
 TEST(ConvertFx, QatTrainsAndConverts) {
-  auto model = nn::make<Net>();
+  auto model = nn::make<FxNet>();
   auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
-                                        std::vector<Tensor>{batch()});
+                                        std::vector<Tensor>{fx_batch()});
   EXPECT_NE(calls(prepared->graph()).find("ConvBnReLU2d@conv"), std::string::npos)
       << calls(prepared->graph());
   nn::optim::SGD optimizer(prepared->parameters(), {.lr = 0.01});
   for (uint64_t s = 0; s < 4; ++s) {
     optimizer.zero_grad();
-    Tensor y = (*prepared)(batch(s));
+    Tensor y = (*prepared)(fx_batch(s));
     autograd::backward(F::mean(y * y));
     optimizer.step();
   }
@@ -172,12 +166,12 @@ TEST(ConvertFx, QatTrainsAndConverts) {
   auto int8 = quant::convert_fx(prepared);
   EXPECT_NE(calls(int8->graph()).find("QuantizedConvReLU2d@conv"), std::string::npos)
       << calls(int8->graph());
-  EXPECT_GT(sqnr((*prepared)(batch(5)), (*int8)(batch(5))), 25);
+  EXPECT_GT(sqnr((*prepared)(fx_batch(5)), (*int8)(fx_batch(5))), 25);
 }
 
 TEST(ConvertFx, AModelThatWasNotCalibratedIsAnErrorNamingEveryObserver) {
-  auto prepared =
-      quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(),
+                                    std::vector<Tensor>{fx_batch()});
   expect_error(ErrorCode::not_calibrated,
                {"5 of 5", "activation_post_process_0 of %x", "calibration"},
                [&] { quant::convert_fx(prepared); });
@@ -233,7 +227,7 @@ TEST(PrepareFx, DecisionsAndScopesOfNodesArePublic) {
 TEST(PrepareFx, NamesThatMatchNothingAreErrors) {
   auto mapping = quant::get_default_qconfig_mapping().set_module_name("con2", std::nullopt);
   expect_error(ErrorCode::not_found, {"con2", "conv2"},
-               [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });
+               [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{fx_batch()}); });
 }
 
 // A result that shares its operand's observer and may lie outside the operand's range is shown to
@@ -282,8 +276,8 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
     state["conv.weight"] = state.at("conv.weight") * (w.layer || w.operation ? 1.0 : 10.0);
     model->load_state_dict(state);
     auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
-                                      std::vector<Tensor>{batch()});
-    const std::vector<float> y = (*prepared)(batch()).to_vector<float>();
+                                      std::vector<Tensor>{fx_batch()});
+    const std::vector<float> y = (*prepared)(fx_batch()).to_vector<float>();
     const Node& last = prepared->graph().producer(prepared->graph().outputs()[0]);
     const auto& observer = prepared->submodule(last.scope)->as<quant::Observer>();
     EXPECT_LE(observer.min_val().item(), *std::min_element(y.begin(), y.end())) << w.name;
@@ -292,13 +286,13 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
 }
 
 TEST(PrepareFx, WrongModeAndTwiceAreErrors) {
-  auto training = nn::make<Net>();
+  auto training = nn::make<FxNet>();
   auto mapping = quant::get_default_qconfig_mapping();
   expect_error(ErrorCode::invalid_argument, {"prepare_fx", "eval()"},
-               [&] { quant::prepare_fx(training, mapping, std::vector<Tensor>{batch()}); });
-  auto prepared = quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()});
+               [&] { quant::prepare_fx(training, mapping, std::vector<Tensor>{fx_batch()}); });
+  auto prepared = quant::prepare_fx(net(), mapping, std::vector<Tensor>{fx_batch()});
   expect_error(ErrorCode::invalid_argument, {"prepared already"},
-               [&] { quant::prepare_fx(prepared, mapping, std::vector<Tensor>{batch()}); });
+               [&] { quant::prepare_fx(prepared, mapping, std::vector<Tensor>{fx_batch()}); });
 }
 
 TEST(SaveFx, PreparedReferenceAndLoweredGraphsComeBackWithTheirTypes) {
@@ -311,13 +305,13 @@ TEST(SaveFx, PreparedReferenceAndLoweredGraphsComeBackWithTheirTypes) {
     save_model(dir / "model.octet", *model);
     auto loaded = load_model<GraphModule>(dir / "model.octet");
     EXPECT_EQ(print(loaded->graph()), print(model->graph()));
-    EXPECT_TRUE(equal((*loaded)(batch(3)), (*model)(batch(3))));
+    EXPECT_TRUE(equal((*loaded)(fx_batch(3)), (*model)(fx_batch(3))));
   }
   int8 = quant::convert_fx(prepared);  // calling it has calibrated it further
   save_model(dir / "prepared.octet", *prepared);
   auto again = quant::convert_fx(load_model<quant::ObservedGraphModule>(dir / "prepared.octet"));
   EXPECT_EQ(print(again->graph()), print(int8->graph()));
-  EXPECT_TRUE(equal((*again)(batch(3)), (*int8)(batch(3))));
+  EXPECT_TRUE(equal((*again)(fx_batch(3)), (*int8)(fx_batch(3))));
 }
 
 TEST(ConvertFx, FunctionalLayersAndAWeightUsedTwice) {
@@ -362,12 +356,12 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
   eager->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv", "relu"}}));
   auto prepared_fx =
-      quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{batch()});
+      quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{fx_batch()});
   for (uint64_t s = 1; s < 4; ++s) {
-    (*prepared)(batch(s));
-    (*prepared_fx)(batch(s));
+    (*prepared)(fx_batch(s));
+    (*prepared_fx)(fx_batch(s));
   }
-  Tensor x = batch(7);
+  Tensor x = fx_batch(7);
   EXPECT_TRUE(equal((*quant::convert(prepared))(x), (*quant::convert_fx(prepared_fx))(x)));
 }
 
@@ -408,13 +402,13 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBitsForAResidualBlock) {
     eager->qconfig = quant::get_default_qconfig(name);
     auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv1", "bn1", "relu"}}));
     auto prepared_fx =
-        quant::prepare_fx(graph, quant::get_default_qconfig(name), std::vector<Tensor>{batch()});
+        quant::prepare_fx(graph, quant::get_default_qconfig(name), std::vector<Tensor>{fx_batch()});
     for (uint64_t s = 1; s < 4; ++s) {
-      (*prepared)(batch(s));
-      (*prepared_fx)(batch(s));
+      (*prepared)(fx_batch(s));
+      (*prepared_fx)(fx_batch(s));
     }
-    EXPECT_TRUE(
-        equal((*quant::convert(prepared))(batch(7)), (*quant::convert_fx(prepared_fx))(batch(7))))
+    EXPECT_TRUE(equal((*quant::convert(prepared))(fx_batch(7)),
+                      (*quant::convert_fx(prepared_fx))(fx_batch(7))))
         << name;
   }
 }
@@ -582,8 +576,8 @@ TEST(BackendsFx, TensorRtTakesTheReferenceGraphAndOctetRunsTheSameCodes) {
                              .with_dtype(DType::qint8)
                              .with_qscheme(quant::ObserverScheme::per_tensor_symmetric),
                          quant::default_per_channel_weight_observer()};
-  auto prepared = quant::prepare_fx(net(), qconfig, std::vector<Tensor>{batch()}, {}, tensorrt);
-  (*prepared)(batch());
+  auto prepared = quant::prepare_fx(net(), qconfig, std::vector<Tensor>{fx_batch()}, {}, tensorrt);
+  (*prepared)(fx_batch());
   auto reference = quant::convert_to_reference_fx(prepared, {}, tensorrt);
   EXPECT_NE(calls(reference->graph()).find("dequantize QuantizedReferenceConv2d@conv2 quantize"),
             std::string::npos)

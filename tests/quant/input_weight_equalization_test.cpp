@@ -14,7 +14,7 @@
 #include "octet/runtime/program.h"
 #include "tests/debug/model_report_models.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
@@ -121,7 +121,7 @@ std::vector<Tensor> unlike(int64_t channels, Shape shape, int64_t axis, float fa
   return batches;
 }
 
-struct Residual : nn::Module {
+struct ResidualLinears : nn::Module {
   nn::Slot conv1 = slot("conv1", nn::Conv2d(4, 8, 3, {.padding = 1}));
   nn::Slot relu = slot("relu", nn::ReLU());
   nn::Slot conv2 = slot("conv2", nn::Conv2d(8, 8, 3, {.padding = 1, .groups = 4}));
@@ -133,7 +133,7 @@ struct Residual : nn::Module {
     return conv4(pool(conv3(x) + conv2(x)));
   }
 };
-OCTET_MODULE(Residual)
+OCTET_MODULE(ResidualLinears)
 
 struct Tokens : nn::Module {
   nn::Slot up = slot("up", nn::Linear(6, 12));
@@ -147,7 +147,7 @@ TEST(InputWeightEqualization, TheFloatModelComputesWhatItDid) {
     nn::ModulePtr model;
     std::vector<Tensor> batches;
   };
-  for (const Case& c : {Case{nn::make<Residual>(), unlike(4, {2, 4, 6, 6}, 1)},
+  for (const Case& c : {Case{nn::make<ResidualLinears>(), unlike(4, {2, 4, 6, 6}, 1)},
                         Case{nn::make<Tokens>(), unlike(6, {2, 5, 6}, 2)},
                         Case{nn::make<Functional>(), unlike(8, {7, 8}, 1)}}) {
     set_parameters(*c.model, 3);
@@ -220,7 +220,7 @@ TEST(InputWeightEqualization, ObserversKnowTheScaledRanges) {
 }
 
 TEST(InputWeightEqualization, ValuesWithOtherUsersKeepTheirObserver) {
-  auto model = nn::make<Residual>();
+  auto model = nn::make<ResidualLinears>();
   set_parameters(*model, 3);
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   quant::EqualizationReport report;
@@ -302,7 +302,7 @@ TEST(InputWeightEqualization, OperatorsOnParametersAreEqualizedWithTheirGroups) 
 
 TEST(InputWeightEqualization, TheQuantizedModelCompiles) {
   autograd::NoGrad no_grad;
-  auto model = nn::make<Residual>();
+  auto model = nn::make<ResidualLinears>();
   set_parameters(*model, 3);
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   auto int8 = convert_fx(convert_equalization_fx(
@@ -314,7 +314,7 @@ TEST(InputWeightEqualization, TheQuantizedModelCompiles) {
 }
 
 TEST(InputWeightEqualization, GoesTogetherWithAModelReport) {
-  auto model = nn::make<Residual>();
+  auto model = nn::make<ResidualLinears>();
   set_parameters(*model, 3);
   model->eval();
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
@@ -330,7 +330,7 @@ TEST(InputWeightEqualization, GoesTogetherWithAModelReport) {
 }
 
 TEST(InputWeightEqualization, WithoutConvertingItTheModelIsQuantizedAsBefore) {
-  auto model = nn::make<Residual>();
+  auto model = nn::make<ResidualLinears>();
   set_parameters(*model, 3);
   model->eval();
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
@@ -342,7 +342,7 @@ TEST(InputWeightEqualization, WithoutConvertingItTheModelIsQuantizedAsBefore) {
 
 TEST(InputWeightEqualization, APreparedModelCanBeSavedInBetween) {
   TempDir dir;
-  auto model = nn::make<Residual>();
+  auto model = nn::make<ResidualLinears>();
   set_parameters(*model, 3);
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   auto prepared = calibrated(model, batches);

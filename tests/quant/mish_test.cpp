@@ -18,7 +18,7 @@
 
 namespace octet::mish_test {
 
-struct Net : nn::Module {
+struct MishNet : nn::Module {
   nn::Slot quant = slot("quant", quant::QuantStub());
   nn::Slot fc1 = slot("fc1", nn::Linear(8, 16));
   nn::Slot act = slot("act", nn::Mish());
@@ -26,29 +26,29 @@ struct Net : nn::Module {
   nn::Slot dequant = slot("dequant", quant::DeQuantStub());
   Tensor forward(Tensor x) override { return dequant(fc2(act(fc1(quant(x))))); }
 };
-OCTET_MODULE(Net)
+OCTET_MODULE(MishNet)
 
-Tensor batch(uint64_t seed) { return Tensor::randn({16, 8}, seed); }
+Tensor mish_batch(uint64_t seed) { return Tensor::randn({16, 8}, seed); }
 
-std::shared_ptr<Net> net() {
+std::shared_ptr<MishNet> net() {
   manual_seed(1);
-  auto model = nn::make<Net>();
+  auto model = nn::make<MishNet>();
   model->eval();
   return model;
 }
 
-void expect_close(const std::shared_ptr<Net>& model, const Tensor& actual) {
-  EXPECT_GT(debug::compute_sqnr((*model)(batch(9)).detach(), actual.detach()), 20);
+void expect_close(const std::shared_ptr<MishNet>& model, const Tensor& actual) {
+  EXPECT_GT(debug::compute_sqnr((*model)(mish_batch(9)).detach(), actual.detach()), 20);
 }
 
 TEST(Mish, EagerStatic) {
   auto model = net();
   model->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(model);
-  for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
+  for (uint64_t i = 0; i < 4; ++i) (*prepared)(mish_batch(i));
   auto int8 = quant::convert(prepared);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
-  expect_close(model, (*int8)(batch(9)));
+  expect_close(model, (*int8)(mish_batch(9)));
 }
 
 // As many as moving averages of ranges take to settle.
@@ -59,11 +59,11 @@ TEST(Mish, EagerQat) {
   model->train();
   model->qconfig = quant::get_default_qat_qconfig();
   auto prepared = quant::prepare_qat(model);
-  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*prepared)(batch(i));
+  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*prepared)(mish_batch(i));
   prepared->eval();
   auto int8 = quant::convert(prepared);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
-  expect_close(model, (*int8)(batch(9)));
+  expect_close(model, (*int8)(mish_batch(9)));
 }
 
 TEST(Mish, EagerDynamicAndWeightOnlyLeaveItFloat) {
@@ -75,28 +75,28 @@ TEST(Mish, EagerDynamicAndWeightOnlyLeaveItFloat) {
 
 TEST(Mish, GraphStaticIsOnCodes) {
   auto model = net();
-  auto prepared =
-      quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch(0)});
-  for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
+  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
+                                    std::vector<Tensor>{mish_batch(0)});
+  for (uint64_t i = 0; i < 4; ++i) (*prepared)(mish_batch(i));
   auto int8 = quant::convert_fx(prepared);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
-  expect_close(model, (*int8)(batch(9)));
+  expect_close(model, (*int8)(mish_batch(9)));
 }
 
 TEST(Mish, GraphDynamicAndQat) {
   auto model = net();
-  auto dynamic =
-      quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{batch(0)});
-  expect_close(model, (*quant::convert_fx(dynamic))(batch(9)));
+  auto dynamic = quant::prepare_fx(model, quant::default_dynamic_qconfig(),
+                                   std::vector<Tensor>{mish_batch(0)});
+  expect_close(model, (*quant::convert_fx(dynamic))(mish_batch(9)));
   model->train();
   auto trained = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
-                                       std::vector<Tensor>{batch(0)});
-  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*trained)(batch(i));
+                                       std::vector<Tensor>{mish_batch(0)});
+  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*trained)(mish_batch(i));
   trained->eval();
   model->eval();
   auto int8 = quant::convert_fx(trained);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
-  expect_close(model, (*int8)(batch(9)));
+  expect_close(model, (*int8)(mish_batch(9)));
 }
 
 TEST(Mish, OnnxOutAndInComputesTheSame) {
@@ -105,7 +105,7 @@ TEST(Mish, OnnxOutAndInComputesTheSame) {
   const auto x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(8)}));
   g.set_outputs({g.add_call("y", "mish", {x})});
   io::export_onnx(g, dir / "mish.onnx");
-  const Tensor in = batch(3);
+  const Tensor in = mish_batch(3);
   EXPECT_TRUE(allclose(runtime::compile(io::import_onnx(dir / "mish.onnx")).run({in})[0],
                        functional::mish(in), 1e-6, 1e-7));
 }

@@ -14,14 +14,14 @@
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
 #include "tests/quant/golden_modules.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {
 
 namespace nnq = nn::quantized;
 
-struct Case {
+struct NormCase {
   nn::ModulePtr layer;
   Shape input;
   const char* becomes;  // "": it stays as it is
@@ -48,7 +48,7 @@ nn::ModulePtr random(nn::ModulePtr m, uint64_t seed) {
   return m;
 }
 
-std::vector<Case> cases() {
+std::vector<NormCase> cases() {
   const Shape flat{6, 8}, line{2, 8, 9}, image{2, 8, 6, 6}, volume{2, 8, 4, 4, 4};
   using Up = functional::InterpolateOptions;
   const nn::InstanceNormOptions affine{.affine = true},
@@ -133,7 +133,7 @@ std::shared_ptr<nn::Sequential> between_stubs(const nn::ModulePtr& layer) {
 
 TEST(StaticModules, EveryLayerBetweenStubsIsNearTheFloatOne) {
   manual_seed(1);
-  for (Case& c : cases()) {
+  for (NormCase& c : cases()) {
     SCOPED_TRACE(nn::to_string(*c.layer));
     auto model = between_stubs(c.layer);
     Tensor x = Tensor::randn(c.input, 11);
@@ -194,7 +194,7 @@ TEST(StaticModules, TheseAreAllLayersOfOneInput) {
       "Embedding", "EmbeddingBag", "Bilinear",   "LSTM",      "GRU",
       "RNN",       "LSTMCell",     "GRUCell",    "RNNCell",   "MultiheadAttention",
       "Module",    "Sequential",   "ModuleList", "ModuleDict"};
-  for (const Case& c : cases()) covered.insert(c.layer->type_name());
+  for (const NormCase& c : cases()) covered.insert(c.layer->type_name());
   for (const std::string& name : nn::registered_names()) {
     const std::string room = "octet::nn::";
     if (!name.starts_with(room) || name.find(':', room.size()) != std::string::npos ||
@@ -206,7 +206,7 @@ TEST(StaticModules, TheseAreAllLayersOfOneInput) {
 
 TEST(StaticModules, AllEnginesGiveTheSameCodes) {
   manual_seed(2);
-  for (Case& c : cases()) {
+  for (NormCase& c : cases()) {
     auto model = between_stubs(c.layer);
     model->eval();
     model->qconfig = quant::get_default_qconfig();

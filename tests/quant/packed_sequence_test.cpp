@@ -11,7 +11,7 @@
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::quant {
 namespace {
@@ -68,7 +68,7 @@ TEST(QuantizedPackedSequence, DynamicNetworksGiveWhatTheyGiveForEverySequenceAlo
   expect_alone(*quantize_dynamic<nn::Module>(projected), sequences(), true);
 }
 
-struct Net : nn::Module {
+struct SequenceNet : nn::Module {
   nn::Slot quant = slot("quant", QuantStub());
   nn::Slot lstm = slot("lstm", nn::LSTM(3, 8, {.num_layers = 2, .bidirectional = true}));
   nn::Slot dequant = slot("dequant", DeQuantStub());
@@ -83,7 +83,7 @@ struct Net : nn::Module {
 
 TEST(QuantizedPackedSequence, TheStaticLstmToo) {
   manual_seed(1);
-  auto net = nn::make<Net>();
+  auto net = nn::make<SequenceNet>();
   net->eval();
   net->qconfig = get_default_qconfig();
   const std::vector<Tensor> xs = sequences();

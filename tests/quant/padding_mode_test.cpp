@@ -17,7 +17,7 @@
 #include "octet/quant/workflow/fuse.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::quant {
@@ -50,8 +50,8 @@ std::vector<int64_t> pads() {
 }
 
 template <typename Conv>
-struct Net : nn::Module {
-  explicit Net(const std::string& mode)
+struct PaddedNet : nn::Module {
+  explicit PaddedNet(const std::string& mode)
       : conv(slot("conv", Conv(3, 4, 3,
                                {.padding = padding<Conv::spatial_dims>(), .padding_mode = mode}))) {
   }
@@ -88,7 +88,7 @@ void expect_every_form() {
   constexpr size_t N = Conv::spatial_dims;
   for (const std::string& mode : kModes) {
     manual_seed(1);
-    auto net = nn::make<Net<Conv>>(mode);
+    auto net = nn::make<PaddedNet<Conv>>(mode);
     net->eval();
     const Tensor x = image<N>(9), want = (*net)(x).detach();
     // Static, with its activation fused.

@@ -11,7 +11,7 @@ namespace octet::precision_test {
 
 using namespace quant;
 
-const std::string kConv = "/stem/stem.0/Conv";
+const std::string kStemConv = "/stem/stem.0/Conv";
 
 graph::Graph glyphs() { return io::import_onnx("examples/glyphs/glyphs.onnx"); }
 
@@ -31,12 +31,12 @@ Made made_by(const Recipe& recipe, const std::string& name) {
 
 Recipe with(Precision precision) {
   Recipe recipe{.mapping = get_default_qconfig()};
-  set_precision(recipe, kConv, precision);
+  set_precision(recipe, kStemConv, precision);
   return recipe;
 }
 
 TEST(Precision, FourBitsAreOfTheWeightAndOfThatLayerOnly) {
-  const Made made = made_by(with(Precision::bits4), kConv);
+  const Made made = made_by(with(Precision::bits4), kStemConv);
   for (const graph::Node& node : made.graph.nodes()) {
     if (node.op != "conv2d") continue;
     const std::vector<int8_t> codes =
@@ -47,16 +47,16 @@ TEST(Precision, FourBitsAreOfTheWeightAndOfThatLayerOnly) {
 }
 
 TEST(Precision, SixteenBitsAreOfTheResult) {
-  const Made made = made_by(with(Precision::bits16), kConv);
+  const Made made = made_by(with(Precision::bits16), kStemConv);
   EXPECT_EQ(made.graph.type(made.node->outputs[0]).dtype, DType::quint16);
   EXPECT_EQ(made.graph.constant(made.node->inputs[1]).dtype(), DType::qint8);
 }
 
 TEST(Precision, InFloatNeitherIsQuantized) {
-  const Made made = made_by(with(Precision::float32), kConv);
+  const Made made = made_by(with(Precision::float32), kStemConv);
   EXPECT_EQ(made.graph.constant(made.node->inputs[1]).dtype(), DType::float32);
   Recipe twice = with(Precision::float32);
-  set_precision(twice, kConv, Precision::float32);
+  set_precision(twice, kStemConv, Precision::float32);
   EXPECT_EQ(twice.skip.size(), 1u);
 }
 

@@ -20,7 +20,7 @@ using graph::Node;
 // The first slope is so large that one scale for all would leave nothing of the others.
 const std::vector<float> kSlopes{20, 0.05f, 0.06f, 0.03f, 0.07f, 0.04f, 0.02f, 0.08f};
 
-Tensor batch(uint64_t seed) { return Tensor::randn({4, 3, 6, 6}, seed); }
+Tensor prelu_batch(uint64_t seed) { return Tensor::randn({4, 3, 6, 6}, seed); }
 
 struct Base : nn::Module {
   nn::Slot quant = slot("quant", quant::QuantStub());
@@ -68,11 +68,11 @@ TEST(Prelu, SlopesOfAModuleStayFloatInEagerMode) {
   model->eval();
   model->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(model);
-  for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
+  for (uint64_t i = 0; i < 4; ++i) (*prepared)(prelu_batch(i));
   auto int8 = quant::convert(prepared);
   EXPECT_EQ(int8->submodule("act")->named_parameters().size(), 1u);
   EXPECT_EQ(int8->submodule("act")->state_dict().at("weight").to_vector<float>(), kSlopes);
-  expect_close((*model)(batch(2)), (*int8)(batch(2)));
+  expect_close((*model)(prelu_batch(2)), (*int8)(prelu_batch(2)));
 }
 
 TEST(Prelu, SlopesOfAModuleAndOfTheFunctionStayFloatInGraphMode) {
@@ -81,12 +81,12 @@ TEST(Prelu, SlopesOfAModuleAndOfTheFunctionStayFloatInGraphMode) {
     model->eval();
     // Nothing takes the codes of the model's result, so by default its prelu stays float.
     auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
-                                      std::vector<Tensor>{batch(1)},
+                                      std::vector<Tensor>{prelu_batch(1)},
                                       quant::PrepareCustomConfig().set_leave_islands_float(false));
-    for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
+    for (uint64_t i = 0; i < 4; ++i) (*prepared)(prelu_batch(i));
     auto int8 = quant::convert_fx(prepared);
     expect_float_slopes(int8->to_graph());
-    expect_close((*model)(batch(2)), (*int8)(batch(2)));
+    expect_close((*model)(prelu_batch(2)), (*int8)(prelu_batch(2)));
   }
 }
 
@@ -95,9 +95,9 @@ TEST(Prelu, SlopesStayFloatInTraining) {
   model->train();
   // Nothing takes the codes of the prelu, which is a result: it is an island.
   auto prepared = quant::prepare_qat_fx(
-      model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{batch(1)},
+      model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{prelu_batch(1)},
       quant::PrepareCustomConfig().set_leave_islands_float(false));
-  for (uint64_t i = 0; i < 8; ++i) (*prepared)(batch(i));
+  for (uint64_t i = 0; i < 8; ++i) (*prepared)(prelu_batch(i));
   prepared->eval();
   model->eval();
   auto int8 = quant::convert_fx(prepared);
@@ -112,7 +112,7 @@ TEST(Prelu, SlopesStayFloatInTraining) {
        {"v", Tensor::randn({8, 8, 1, 1}, 4)},
        {"s", Tensor::from(kSlopes, {1, 8, 1, 1})}});
   auto trained = quant::prepare_qat_fx(g, quant::get_default_qat_qconfig());
-  for (uint64_t i = 0; i < 8; ++i) trained->forward(std::vector<Tensor>{batch(i)});
+  for (uint64_t i = 0; i < 8; ++i) trained->forward(std::vector<Tensor>{prelu_batch(i)});
   trained->eval();
   expect_float_slopes(quant::convert_fx(trained)->graph());
 }

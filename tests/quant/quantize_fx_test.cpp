@@ -1,4 +1,6 @@
 #include "octet/quant/workflow/fx.h"
+#include "tests/graph_text.h"
+#include "tests/sqnr.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -22,11 +24,11 @@ using graph::Node;
 using graph::NodeKind;
 using graph::ValueId;
 using testing::expect_error;
+using testing::parse_body;
 using testing::random_net;
+using testing::sqnr;
 
 const QConfig kNative = get_default_qconfig();
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
 
 // conv -> relu -> conv -> pool -> linear, 8 channels.
 Graph conv_net(uint64_t seed = 1) {
@@ -54,16 +56,6 @@ Graph conv_net(uint64_t seed = 1) {
 }
 
 Tensor batch(int64_t n, uint64_t seed) { return Tensor::randn({n, 3, 8, 8}, seed); }
-
-double sqnr(const Tensor& want, const Tensor& got) {
-  double signal = 0, noise = 0;
-  auto a = want.to_vector<float>(), b = got.to_vector<float>();
-  for (size_t i = 0; i < a.size(); ++i) {
-    signal += double(a[i]) * a[i];
-    noise += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
-  }
-  return 10 * std::log10(signal / noise);
-}
 
 }  // namespace
 
@@ -98,7 +90,7 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   });
   expect_error(ErrorCode::invalid_argument,
                {"nothing in g can be quantized", "z: exp could run on codes"}, [&] {
-                 prepare_fx(parse("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"),
+                 prepare_fx(parse_body("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"),
                             kNative);
                });
   expect_error(ErrorCode::invalid_argument, {"skipped by"}, [&] {
@@ -241,7 +233,7 @@ TEST(ConvertFx, IntegerAndReferenceGraphsAgreeWithinAStepPerOperator) {
 }
 
 TEST(ConvertFx, AWeightOfTwoLayersIsQuantizedOnceAndShared) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
       "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%z: Float(1, 2, 4, 4) = conv2d(%y, %w)\nreturn "
       "(%z)");
@@ -266,7 +258,7 @@ TEST(ConvertFx, AQatConfigurationCalibratesWithItsObservers) {
 }
 
 TEST(ConvertFx, SigmoidHasFixedQparams) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
       "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%s: Float(1, 2, 4, 4) = sigmoid(%y)\n%z: Float(1, "
       "2, 4, 4) = conv2d(%s, "
@@ -372,7 +364,7 @@ TEST(ConvertFx, StrictRefusesFloat) {
 }
 
 TEST(ConvertFx, FloatOperatorsBetweenQuantizedOnesReadNumbers) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [0.5, -0.25, 0.125, 1]\n%c: "
       "Float(1) = constant "
       "[0.5]\n"

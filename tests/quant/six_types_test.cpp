@@ -16,7 +16,7 @@
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/example_models.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {

@@ -5,7 +5,7 @@
 #include "octet/quant/tune/recipe.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {

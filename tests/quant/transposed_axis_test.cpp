@@ -13,7 +13,7 @@
 #include "octet/quant/workflow/eager.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::transposed_axis_test {

@@ -21,7 +21,7 @@ namespace octet::tune_test {
 namespace F = functional;
 using namespace quant;
 
-struct Net : nn::Module {
+struct TunedNet : nn::Module {
   nn::Slot conv1 = slot("conv1", nn::Conv2d(3, 8, 3, {.padding = 1}));
   nn::Slot conv2 = slot("conv2", nn::Conv2d(8, 8, 3, {.padding = 1}));
   nn::Slot conv3 = slot("conv3", nn::Conv2d(8, 8, 3, {.padding = 1}));
@@ -40,7 +40,7 @@ Batches batches(uint64_t seed) {
 
 graph::Graph network() {
   manual_seed(3);
-  auto model = nn::make<Net>();
+  auto model = nn::make<TunedNet>();
   model->eval();
   return graph::trace(*model, std::vector<Tensor>{batches(1)[0][0]})->to_graph();
 }

@@ -23,7 +23,7 @@
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "octet/tensor/affine.h"
-#include "tests/quant/sqnr.h"
+#include "tests/sqnr.h"
 #include "tests/temp_dir.h"
 
 namespace octet::weight_scales_test {

@@ -11,11 +11,13 @@
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
+#include "tests/graph_text.h"
 
 namespace octet::runtime {
 namespace {
 
 using testing::expect_error;
+using testing::parse_body;
 
 // Clamps floats at zero, on the threads that it is told to name.
 class Relu final : public Kernel {
@@ -61,10 +63,8 @@ std::string relu_engine(Threads threads) {
   return registered && threads == Threads::own ? "relu, own threads" : "relu, openmp";
 }
 
-graph::Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
-
 graph::Graph network() {
-  return parse(
+  return parse_body(
       "%x: Float(2, 8) = input\n%a: Float(2, 8) = relu(%x)\n%b: Float(2, 8) = softmax(%a, dim=-1)\n"
       "%c: Float(2, 8) = sqrt(%b)\n%d: Float(2, 8) = softmax(%c, dim=-1)\n"
       "%e: Float(2, 8) = cumsum(%d, dim=1)\nreturn (%e)");

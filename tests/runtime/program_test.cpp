@@ -1,4 +1,5 @@
 #include "octet/runtime/program.h"
+#include "tests/graph_text.h"
 
 #include <gtest/gtest.h>
 
@@ -24,6 +25,7 @@ using graph::ValueId;
 using testing::evaluate;
 using testing::evaluate_values;
 using testing::expect_error;
+using testing::parse_body;
 using testing::random_net;
 
 Tensor image(int64_t batch, uint64_t seed) { return Tensor::randn({batch, 3, 6, 6}, seed); }
@@ -79,8 +81,6 @@ void fill_constants(Graph& g) {
                        : values;
     }
 }
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
 
 }  // namespace
 
@@ -340,7 +340,7 @@ TEST(Program, AdversarialGraphs) {
        "zero_point=128 = linear(%a, %v)\nreturn (%y)"},
   };
   for (const auto& c : cases) {
-    Graph g = parse(c.body);
+    Graph g = parse_body(c.body);
     fill_constants(g);
     std::vector<Tensor> inputs;
     for (ValueId id : g.inputs()) {
@@ -392,7 +392,7 @@ TEST(Program, WatchShowsEachWantedValueOnceAndNoOther) {
 }
 
 TEST(Program, ResultsAreTheCallersOwn) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(3) = input\n%c: Float(3) = constant [1, 2, 3]\n%y: Float(3) = relu(%x)\n"
       "%v: Float(3, 1) = unsqueeze(%y, dim=1)\nreturn (%y, %x, %c, %v, %y)");
   Program p = compile(g);
@@ -464,7 +464,7 @@ TEST(Program, WrongInputsAreErrorsThatNameTheInput) {
 }
 
 TEST(Program, RunsAfterAnErrorInTheMiddle) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Float(3) = input\n%i: Long(1) = input\n%r: Float(3) = relu(%x)\n"
       "%y: Float(1) = index_select(%r, %i)\nreturn (%y)");
   Program p = compile(g);
@@ -479,7 +479,7 @@ TEST(Program, RunsAfterAnErrorInTheMiddle) {
 }
 
 TEST(Program, WhatCannotRunIsSaidWhenCompilingAllOfIt) {
-  Graph g = parse(
+  Graph g = parse_body(
       "%x: Double(1, 2, 4, 4) = input\n%w: Double(1, 2, 1, 1) = constant [1, 2]\n"
       "%y: Float(1, 1, 4, 4) = conv2d(%x, %w)  @ first.conv\n"
       "%z: Float(1, 1, 2, 2) = conv2d(%x, %w, stride=[2, 2])  @ second.conv\nreturn (%y, %z)");
@@ -531,7 +531,7 @@ TEST(Program, WhatRunsInEitherLayoutNeedsNoReorder) {
   replace("QUInt8", "Float");
   replace("QInt8", "Float");
   for (const std::string& text : {codes, floats}) {
-    Graph g = parse(text);
+    Graph g = parse_body(text);
     fill_constants(g);
     Program p = compile(g);
     int reorders = 0;  // of the network's input and result

@@ -5,14 +5,14 @@
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
+#include "tests/graph_text.h"
 
 namespace octet::runtime {
 namespace {
 
 using graph::Graph;
 using testing::expect_error;
-
-Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n", {}); }
+using testing::parse_body;
 
 Tensor ints(std::vector<int64_t> values) {
   const auto n = static_cast<int64_t>(values.size());
@@ -28,8 +28,8 @@ std::vector<std::string> ops_of_steps(const Program& p) {
 
 TEST(RunTimeSizes, AnInputGivesTheShapeOfAReshape) {
   const Program p =
-      compile(parse("%x: Float(2, 3, 4) = input\n%s: Long(2) = input\n"
-                    "%y: Float(y.0, y.1) = reshape(%x, shape=%s)\nreturn (%y)"));
+      compile(parse_body("%x: Float(2, 3, 4) = input\n%s: Long(2) = input\n"
+                         "%y: Float(y.0, y.1) = reshape(%x, shape=%s)\nreturn (%y)"));
   const Tensor x = Tensor::randn({2, 3, 4}, 1);
   // The shapes of the inputs are the same each time; what they hold is not.
   EXPECT_TRUE(equal(p.run({x, ints({6, 4})})[0], x.reshape({6, 4})));
@@ -40,8 +40,8 @@ TEST(RunTimeSizes, AnInputGivesTheShapeOfAReshape) {
 
 TEST(RunTimeSizes, AShapeThatDoesNotFitIsAnErrorOfThatRunOnly) {
   const Program p =
-      compile(parse("%x: Float(2, 3) = input\n%s: Long(1) = input\n"
-                    "%y: Float(y.0) = reshape(%x, shape=%s)  @ flat\nreturn (%y)"));
+      compile(parse_body("%x: Float(2, 3) = input\n%s: Long(1) = input\n"
+                         "%y: Float(y.0) = reshape(%x, shape=%s)  @ flat\nreturn (%y)"));
   const Tensor x = Tensor::randn({2, 3}, 1);
   expect_error(ErrorCode::invalid_argument, {"flat", "(2, 3)", "6 elements", "(5)"}, [&] {
     p.run({x, ints({5})});
@@ -51,11 +51,11 @@ TEST(RunTimeSizes, AShapeThatDoesNotFitIsAnErrorOfThatRunOnly) {
 
 TEST(RunTimeSizes, WhatDecidesOnSizesIsNoStep) {
   const Program p =
-      compile(parse("%x: Float(N, 6) = input\n%n: Long(1) = shape(%x, end=1)\n"
-                    "%two: Long(1) = constant [2]\n%three: Long(1) = constant [3]\n"
-                    "%m: Long(1) = mul(%n, %two)\n%s: Long(2) = cat(%m, %three, dim=0)\n"
-                    "%y: Float(N*2, 3) = reshape(%x, shape=%s)\n%z: Float(N*2, 3) = relu(%y)\n"
-                    "return (%z)"));
+      compile(parse_body("%x: Float(N, 6) = input\n%n: Long(1) = shape(%x, end=1)\n"
+                         "%two: Long(1) = constant [2]\n%three: Long(1) = constant [3]\n"
+                         "%m: Long(1) = mul(%n, %two)\n%s: Long(2) = cat(%m, %three, dim=0)\n"
+                         "%y: Float(N*2, 3) = reshape(%x, shape=%s)\n%z: Float(N*2, 3) = relu(%y)\n"
+                         "return (%z)"));
   EXPECT_EQ(ops_of_steps(p), (std::vector<std::string>{"relu"}));
   for (int64_t n : {1, 4, 2})
     EXPECT_EQ(p.run({Tensor::randn({n, 6}, 1)})[0].shape(), (Shape{2 * n, 3}));
@@ -63,17 +63,17 @@ TEST(RunTimeSizes, WhatDecidesOnSizesIsNoStep) {
 
 TEST(RunTimeSizes, SizesThatAreResultsTooAreComputedInTheRun) {
   const Program p =
-      compile(parse("%x: Float(N, 6) = input\n%s: Long(2) = shape(%x)\n"
-                    "%y: Float(N, 6) = reshape(%x, shape=%s)\nreturn (%y, %s)"));
+      compile(parse_body("%x: Float(N, 6) = input\n%s: Long(2) = shape(%x)\n"
+                         "%y: Float(N, 6) = reshape(%x, shape=%s)\nreturn (%y, %s)"));
   const auto results = p.run({Tensor::randn({3, 6}, 1)});
   EXPECT_EQ(results[1].to_vector<int64_t>(), (std::vector<int64_t>{3, 6}));
 }
 
 TEST(RunTimeSizes, TheDataDecideHowLargeAResultIs) {
   const Program p = compile(
-      parse("%x: Float(4) = input\n%i: Long(1, i.1) = nonzero(%x)\n%s: Long(2) = shape(%i)\n"
-            "%one: Float() = constant 1\n%y: Float(1, i.1) = expand(%one, shape=%s)\n"
-            "return (%i, %y)"));
+      parse_body("%x: Float(4) = input\n%i: Long(1, i.1) = nonzero(%x)\n%s: Long(2) = shape(%i)\n"
+                 "%one: Float() = constant 1\n%y: Float(1, i.1) = expand(%one, shape=%s)\n"
+                 "return (%i, %y)"));
   const auto two = p.run({Tensor::from<float>({0, 3, 0, -1})});
   EXPECT_EQ(two[0].to_vector<int64_t>(), (std::vector<int64_t>{1, 3}));
   EXPECT_EQ(two[1].shape(), (Shape{1, 2}));
@@ -138,8 +138,8 @@ TEST(RunTimeSizes, QuantizedNetworksTakeAnySizeToo) {
 
 TEST(RunTimeSizes, ASymbolThatTurnsOutToBeOneBroadcasts) {
   const Program p = compile(
-      parse("%x: Float(A, 8) = input\n%y: Float(B, 8) = input\n%r: Float(A, 8) = relu(%x)\n"
-            "%z: Float([A|B], 8) = add(%r, %y)\n%e: Float([A|B], 8) = exp(%z)\nreturn (%e)"));
+      parse_body("%x: Float(A, 8) = input\n%y: Float(B, 8) = input\n%r: Float(A, 8) = relu(%x)\n"
+                 "%z: Float([A|B], 8) = add(%r, %y)\n%e: Float([A|B], 8) = exp(%z)\nreturn (%e)"));
   const Tensor one = Tensor::randn({1, 8}, 1), five = Tensor::randn({5, 8}, 2);
   const auto expected = [](const Tensor& x, const Tensor& y) {
     return ops::call("exp", {ops::call("add", {ops::call("relu", {x}), y})});

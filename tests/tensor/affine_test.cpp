@@ -1,4 +1,5 @@
 #include "octet/tensor/affine.h"
+#include "tests/limits.h"
 
 #include <gtest/gtest.h>
 
@@ -10,8 +11,6 @@
 namespace octet::affine {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr int32_t kMin = std::numeric_limits<int32_t>::min(),
                   kMax = std::numeric_limits<int32_t>::max();
 

@@ -7,6 +7,7 @@
 #include "octet/tensor/affine.h"
 #include "octet/tensor/tensor.h"
 #include "tests/expect_error.h"
+#include "tests/limits.h"
 
 namespace octet {
 namespace {
@@ -14,8 +15,6 @@ namespace {
 using testing::expect_error;
 using Floats = std::vector<float>;
 using Ints = std::vector<int64_t>;
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
 
 TEST(Quantize, PerTensorFollowsTheFormula) {
   Floats values = {0, 0.25f, 0.75f, -0.25f, 1000, -1000, kInf, -kInf, std::nanf(""), 0.5f, 1.25f};

@@ -1,4 +1,5 @@
 #include "octet/tensor/tensor.h"
+#include "tests/limits.h"
 
 #include <gtest/gtest.h>
 
@@ -14,8 +15,6 @@ namespace {
 using testing::expect_error;
 using Floats = std::vector<float>;
 using Ints = std::vector<int64_t>;
-
-constexpr float kInf = std::numeric_limits<float>::infinity();
 
 // 0, 1, 2, ... as float32 of a shape.
 Tensor counting(const Shape& shape) {

@@ -30,20 +30,21 @@ void expect_ops(const std::string& body, const std::string& ops) {
   }
 }
 
-const std::string kConv =
+const std::string kConvOfPermuted =
     "%x: Float(2, 4, 5, 6) = input\n%w: Float(4, 4, 1, 1) = constant\n"
     "%c: Float(4) = constant\n%a: Float(2, 4, 5, 6) = conv2d(%x, %w)\n"
     "%b: Float(2, 5, 6, 4) = permute(%a, dims=[0, 2, 3, 1])\n";
 const std::string kBack = "%f: Float(2, 4, 5, 6) = permute(%e, dims=[0, 3, 1, 2])\n";
 
 TEST(CancelPermutes, BehindABiasAndAnActivation) {
-  expect_ops(kConv + "%d: Float(2, 5, 6, 4) = add(%b, %c)\n%e: Float(2, 5, 6, 4) = relu(%d)\n" +
-                 kBack + "%y: Float(2, 4, 5, 6) = conv2d(%f, %w)\nreturn (%y)",
+  expect_ops(kConvOfPermuted +
+                 "%d: Float(2, 5, 6, 4) = add(%b, %c)\n%e: Float(2, 5, 6, 4) = relu(%d)\n" + kBack +
+                 "%y: Float(2, 4, 5, 6) = conv2d(%f, %w)\nreturn (%y)",
              "conv2d add relu conv2d");
 }
 
 TEST(CancelPermutes, ThroughAResidualSumAndAConcatenation) {
-  expect_ops(kConv +
+  expect_ops(kConvOfPermuted +
                  "%d: Float(2, 5, 6, 4) = tanh(%b)\n%e0: Float(2, 5, 6, 4) = add(%b, %d)\n"
                  "%e: Float(2, 5, 6, 8) = cat(%e0, %b, dim=-1)\n"
                  "%f: Float(2, 8, 5, 6) = permute(%e, dims=[0, 3, 1, 2])\nreturn (%f)",
@@ -52,7 +53,7 @@ TEST(CancelPermutes, ThroughAResidualSumAndAConcatenation) {
 
 TEST(CancelPermutes, AMeanOverWhatWasThePixelsNeedsNone) {
   expect_ops(
-      kConv +
+      kConvOfPermuted +
           "%e: Float(2, 5, 6, 4) = relu(%b)\n%f: Float(2, 4, 5, 6) = permute(%e, dims=[0, 3, "
           "1, 2])\n%g: Float(2, 4, 5, 6) = conv2d(%f, %w)\n%h: Float(2, 5, 6, 4) = "
           "permute(%g, dims=[0, 2, 3, 1])\n"
@@ -61,7 +62,7 @@ TEST(CancelPermutes, AMeanOverWhatWasThePixelsNeedsNone) {
 }
 
 TEST(CancelPermutes, PadsAndSoftmaxSpeakOfOtherDimensions) {
-  expect_ops(kConv +
+  expect_ops(kConvOfPermuted +
                  "%d: Float(2, 7, 6, 4) = pad(%b, pads=[0, 1, 0, 0, 0, 1, 0, 0])\n"
                  "%e: Float(2, 7, 6, 4) = softmax(%d, dim=-1)\n"
                  "%f: Float(2, 4, 7, 6) = permute(%e, dims=[0, 3, 1, 2])\nreturn (%f)",
@@ -69,7 +70,7 @@ TEST(CancelPermutes, PadsAndSoftmaxSpeakOfOtherDimensions) {
 }
 
 TEST(CancelPermutes, AValueThatIsAResultStaysAsItIs) {
-  expect_ops(kConv + "%e: Float(2, 5, 6, 4) = relu(%b)\n" + kBack +
+  expect_ops(kConvOfPermuted + "%e: Float(2, 5, 6, 4) = relu(%b)\n" + kBack +
                  "%y: Float(2, 4, 5, 6) = conv2d(%f, %w)\nreturn (%e, %y)",
              "conv2d relu conv2d permute");
 }

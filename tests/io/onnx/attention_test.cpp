@@ -11,7 +11,6 @@
 namespace octet::testing {
 namespace {
 
-constexpr const char* kMs = "com.microsoft";
 constexpr int64_t kBatch = 2, kHeads = 2, kQueries = 3, kKeys = 4, kSize = 2,
                   kFeatures = kHeads * kSize;
 
@@ -56,7 +55,7 @@ void expect_heads(const Tensor& y, const std::function<Reference(int64_t, int64_
               << n << " " << h << " " << t << " " << d;
 }
 
-struct Operands {
+struct AttentionOperands {
   Tensor q = Tensor::randn({kBatch, kQueries, kFeatures}, 1),
          k = Tensor::randn({kBatch, kKeys, kFeatures}, 2),
          v = Tensor::randn({kBatch, kKeys, kFeatures}, 3);
@@ -73,12 +72,12 @@ OnnxModel multi_head() {
 }
 
 TEST(OnnxAttention, MultiHeadAttentionWithLengthsAndABias) {
-  const Operands o;
+  const AttentionOperands o;
   const Tensor bias = Tensor::randn({3 * kFeatures}, 4);
   OnnxModel m = multi_head();
   m.input("lengths", {"N"}, kInt32).constant("b", bias);
   m.node("MultiHeadAttention", {"q", "k", "v", "b", "lengths"}, {"y"}, {{"num_heads", kHeads}}, "",
-         kMs);
+         kMicrosoft);
   const std::vector<int32_t> lengths{4, 2};
   const Tensor y = runtime::compile(m.output("y").import())
                        .run({o.q, o.k, o.v, Tensor::from(lengths, {kBatch})})
@@ -99,14 +98,14 @@ TEST(OnnxAttention, MultiHeadAttentionWithLengthsAndABias) {
 }
 
 TEST(OnnxAttention, MultiHeadAttentionBehindEarlierKeys) {
-  const Operands o;
+  const AttentionOperands o;
   const Tensor past_k = Tensor::randn({kBatch, kHeads, 2, kSize}, 5),
                past_v = Tensor::randn({kBatch, kHeads, 2, kSize}, 6);
   OnnxModel m = multi_head();
   for (const char* name : {"pk", "pv"})
     m.input(name, {"N", static_cast<int>(kHeads), "P", static_cast<int>(kSize)});
   m.node("MultiHeadAttention", {"q", "k", "v", "", "", "", "pk", "pv"}, {"y", "all_k"},
-         {{"num_heads", kHeads}, {"unidirectional", int64_t{1}}}, "", kMs)
+         {{"num_heads", kHeads}, {"unidirectional", int64_t{1}}}, "", kMicrosoft)
       .output("y")
       .output("all_k");
   const std::vector<Tensor> y = runtime::compile(m.import()).run({o.q, o.k, o.v, past_k, past_v});
@@ -129,7 +128,7 @@ TEST(OnnxAttention, MultiHeadAttentionBehindEarlierKeys) {
 TEST(OnnxAttention, PackedOperandsAreRefused) {
   OnnxModel m;
   m.input("q", {1, 3, 2, 3, 2})
-      .node("MultiHeadAttention", {"q"}, {"y"}, {{"num_heads", kHeads}}, "mha", kMs);
+      .node("MultiHeadAttention", {"q"}, {"y"}, {{"num_heads", kHeads}}, "mha", kMicrosoft);
   expect_error(ErrorCode::unsupported, {"mha", "packed into one operand"},
                [&] { m.output("y").import(); });
 }
@@ -151,7 +150,7 @@ TEST(OnnxAttention, MicrosoftsProjectsItsInputFirst) {
     m.node("Attention", inputs, {"y"},
            {{"num_heads", kHeads},
             {"unidirectional", static_cast<int64_t>(std::string(mask) == "causal")}},
-           "", kMs);
+           "", kMicrosoft);
     graph::Graph g = m.output("y").import();
     EXPECT_EQ(count_ops(g, "linear"), 1);
     expect_heads(runtime::compile(g).run(given).at(0), [&](int64_t n, int64_t h) {
@@ -170,7 +169,7 @@ TEST(OnnxAttention, MicrosoftsProjectsItsInputFirst) {
 }
 
 TEST(OnnxAttention, Opset23SharesHeadsOfKeys) {
-  const Operands o;
+  const AttentionOperands o;
   const Tensor k = o.k.slice(2, 0, kSize).contiguous(), v = o.v.slice(2, 0, kSize).contiguous(),
                bias = Tensor::randn({kQueries, kKeys}, 9);
   OnnxModel m(23);
@@ -196,7 +195,7 @@ TEST(OnnxAttention, Opset23SharesHeadsOfKeys) {
 }
 
 TEST(OnnxAttention, Opset23TakesABoolMask) {
-  const Operands o;
+  const AttentionOperands o;
   OnnxModel m(23);
   for (const char* name : {"q", "k", "v"}) m.input(name, {1, 1, 2, static_cast<int>(kSize)});
   m.constant("keep", Tensor::from(std::vector<int64_t>{1, 0, 0, 1}, {2, 2}).to(DType::bool_));

@@ -100,7 +100,7 @@ onnx::NodeProto& node_in(onnx::ModelProto& model, int n) {
 }
 
 // Numbers at which readers of attributes change their minds.
-constexpr int64_t kNumbers[] = {-9, -1, 0, 1, 2, 3, 9, int64_t{1} << 40};
+constexpr int64_t kOddNumbers[] = {-9, -1, 0, 1, 2, 3, 9, int64_t{1} << 40};
 
 void set_numbers(onnx::AttributeProto& a, const std::vector<int64_t>& values) {
   a.clear_ints();
@@ -136,7 +136,7 @@ Changes changes_of_attributes(const onnx::ModelProto& model) {
         a.set_f(std::numeric_limits<float>::quiet_NaN());
       });
       if (attribute.type() == onnx::AttributeProto::INT)
-        for (const int64_t v : kNumbers)
+        for (const int64_t v : kOddNumbers)
           add("of " + std::to_string(v), [=](auto& a) { a.set_i(v); });
       if (attribute.type() == onnx::AttributeProto::FLOAT)
         for (const float v : {-1.F, 0.F, 1e38F, std::numeric_limits<float>::infinity()})
@@ -152,7 +152,7 @@ Changes changes_of_attributes(const onnx::ModelProto& model) {
         add("one shorter", [=](auto& a) {
           set_numbers(a, {now.begin(), now.end() - std::min<std::ptrdiff_t>(1, std::ssize(now))});
         });
-        for (const int64_t v : kNumbers)
+        for (const int64_t v : kOddNumbers)
           for (size_t k = 0; k < now.size(); ++k)
             add("with " + std::to_string(v) + " at " + std::to_string(k), [=](auto& a) {
               std::vector<int64_t> next = now;
@@ -193,7 +193,7 @@ Changes changes_of_nodes(const onnx::ModelProto& model) {
     for (int i = 0; i < node.output_size(); ++i)
       changes.emplace_back("without output " + std::to_string(i),
                            [=](onnx::ModelProto& m) { node_in(m, n).set_output(i, ""); });
-    for (const char* domain : {"com.microsoft", "ai.onnx.ml", "nowhere"})
+    for (const char* domain : {kMicrosoft, "ai.onnx.ml", "nowhere"})
       changes.emplace_back(std::string("of the domain ") + domain,
                            [=](onnx::ModelProto& m) { node_in(m, n).set_domain(domain); });
   }

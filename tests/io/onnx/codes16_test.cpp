@@ -16,14 +16,6 @@ namespace {
 
 using graph::Graph;
 
-// As commands load an ONNX file.
-Graph loaded(const std::string& bytes) {
-  Graph g = graph::multiply_codes(
-      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes))));
-  g.check();
-  return g;
-}
-
 // name -> name.q -> name.dq
 OnnxModel& pair(OnnxModel& m, const std::string& name, double scale, int64_t zero,
                 DType codes = DType::uint16, const std::string& domain = "") {
@@ -74,10 +66,10 @@ OnnxModel network(DType codes, DType weights = DType::int8, const std::string& d
 }
 
 TEST(OnnxCodes16, NetworksRunOnCodes) {
-  for (const std::string domain : {"", "com.microsoft"})
+  for (const std::string domain : {"", kMicrosoft})
     for (DType codes : {DType::uint16, DType::int16})
       for (DType weights : {DType::int8, DType::int16}) {
-        const Graph g = loaded(network(codes, weights, domain).bytes());
+        const Graph g = load_onnx(network(codes, weights, domain).bytes());
         EXPECT_EQ(ops_of(g), "quantize conv2d max_pool2d add reshape linear sigmoid dequantize");
         for (const graph::Value& v : g.values())
           if (v.type.is_quantized() && g.node(v.producer).kind == graph::NodeKind::call) {
@@ -94,7 +86,7 @@ TEST(OnnxCodes16, CodesAreThoseOfTheNodes) {
     for (DType weights : {DType::int8, DType::int16}) {
       const OnnxModel m = network(codes, weights);
       const Tensor want = run_one(m.import(), {x});
-      const Graph g = loaded(m.bytes());
+      const Graph g = load_onnx(m.bytes());
       for (const char* engine : {"native", "reference"}) {
         const Tensor got = runtime::compile(g, {.engine = engine}).run({x})[0];
         EXPECT_TRUE(allclose(got, want, 0, 4.0 / 65536)) << engine;
@@ -108,19 +100,19 @@ TEST(OnnxCodes16, CodesAreThoseOfTheNodes) {
 TEST(OnnxCodes16, GoOutAtOpset21AndComeBackTheSame) {
   for (DType codes : {DType::uint16, DType::int16})
     for (DType weights : {DType::int8, DType::int16}) {
-      const Graph g = loaded(network(codes, weights).bytes());
+      const Graph g = load_onnx(network(codes, weights).bytes());
       io::OnnxOpset opset;
       const std::string bytes = io::to_onnx_bytes(g, {}, &opset);
       EXPECT_EQ(opset.version, 21);
       EXPECT_EQ(opset.reasons, std::vector<std::string>{"codes of 16 bits"});
-      EXPECT_EQ(graph::print(loaded(bytes), {.full = true}), graph::print(g, {.full = true}));
+      EXPECT_EQ(graph::print(load_onnx(bytes), {.full = true}), graph::print(g, {.full = true}));
     }
 }
 
 TEST(OnnxCodes16, OctetFilesHoldThem) {
   TempDir dir;
   for (DType codes : {DType::uint16, DType::int16}) {
-    const Graph g = loaded(network(codes, codes).bytes());
+    const Graph g = load_onnx(network(codes, codes).bytes());
     io::save_octet(g, dir / "net.octet");
     const Graph back = io::load_octet(dir / "net.octet");
     EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
@@ -152,11 +144,11 @@ TEST(OnnxCodes16, RequantizesBetween8And16Bits) {
   pair(m, "i", 1e-4, 32768, DType::uint16);
   weight(m, "w", {64, 10}, 1).node("MatMul", {"i.dq", "w.dq"}, {"y"});
   pair(m, "y", 0.05, 128, DType::uint8).output("y.dq");
-  const Graph g = loaded(m.bytes());
+  const Graph g = load_onnx(m.bytes());
   EXPECT_EQ(count_ops(g, "requantize"), 1);
   EXPECT_EQ(count_ops(g, "linear"), 1);
   EXPECT_EQ(count_ops(g, "dequantize"), 1);
-  EXPECT_EQ(graph::print(loaded(io::to_onnx_bytes(g)), {.full = true}),
+  EXPECT_EQ(graph::print(load_onnx(io::to_onnx_bytes(g)), {.full = true}),
             graph::print(g, {.full = true}));
 }
 

@@ -10,6 +10,7 @@
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
+#include "tests/sqnr.h"
 
 namespace octet::testing {
 namespace {
@@ -216,17 +217,6 @@ TEST(OnnxConvTranspose, GivesWhatTheDefinitionGives) {
   }
 }
 
-double sqnr_db(const Tensor& want, const Tensor& got) {
-  double signal = 0, noise = 0;
-  const Tensor a = want.contiguous(), b = got.contiguous();
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const double v = a.data<float>()[i], e = v - b.data<float>()[i];
-    signal += v * v;
-    noise += e * e;
-  }
-  return noise == 0 ? INFINITY : 10 * std::log10(signal / noise);
-}
-
 // Channels of very different sizes need scales of their own, along the axis where the output
 // channels lie.
 TEST(OnnxConvTranspose, QuantizesPerOutputChannelAndComesBackFromQdq) {
@@ -248,7 +238,7 @@ TEST(OnnxConvTranspose, QuantizesPerOutputChannelAndComesBackFromQdq) {
     const TensorType& type = integer.type(node.inputs[1]);
     EXPECT_EQ(type.quantizer->axis(), depthwise ? 0 : 1) << to_string(type);
     Tensor got = runtime::compile(integer).run({x})[0];
-    EXPECT_GT(sqnr_db(want, got), 30);
+    EXPECT_GT(sqnr(want, got), 30);
     EXPECT_TRUE(equal(runtime::compile(integer, {.engine = "reference"}).run({x})[0], got));
     graph::Graph back = graph::merge_qdq(
         graph::fuse_activations(io::import_onnx_bytes(io::to_onnx_bytes(integer))));

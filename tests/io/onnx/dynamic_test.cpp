@@ -90,7 +90,7 @@ TEST(OnnxDynamic, MatMulIntegerBecomesALinearLayer) {
       m.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"});
       if (to_float) {
         m.node("MatMulIntegerToFloat", {"q", "b", "s", "bs", "z", "bz", w.bias ? "bias" : ""},
-               {"y"}, {}, "", "com.microsoft");
+               {"y"}, {}, "", kMicrosoft);
       } else {
         m.node("MatMulInteger", {"q", "b", "z", "bz"}, {"i"})
             .node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
@@ -117,7 +117,7 @@ TEST(OnnxDynamic, DynamicQuantizeMatMulBecomesALinearLayer) {
         .constant("bz", w.per_column ? Tensor::full({3}, static_cast<double>(w.zero), w.dtype)
                                      : Tensor::scalar(static_cast<double>(w.zero), w.dtype));
     m.node("DynamicQuantizeMatMul", {"x", "b", "bs", "bz", w.bias ? "bias" : ""}, {"y"}, {}, "",
-           "com.microsoft");
+           kMicrosoft);
     const graph::Graph g = m.output("y").import();
     EXPECT_EQ(ops_of(g), "linear_dynamic");
     expect_same(g, x, expected_matmul(x, b, w, bias));
@@ -241,7 +241,7 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
       const OnnxAttrs attrs{{"hidden_size", h},
                             {"direction", std::string(both ? "bidirectional" : "forward")}};
       m.node("DynamicQuantizeLSTM", {"x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"},
-             {"y"}, attrs, "", "com.microsoft");
+             {"y"}, attrs, "", kMicrosoft);
       const graph::Graph g = m.output("y").import();
       EXPECT_EQ(count_ops(g, "lstm"), d);
       const graph::Node& cell = node_of(g, "lstm");
@@ -277,7 +277,7 @@ TEST(OnnxDynamic, QAttentionMultipliesCodes) {
       .constant("mask", mask);
   m.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
       .node("QAttention", {"q", "w", "b", "s", "ws", "mask", "z", "wz"}, {"y"},
-            {{"num_heads", int64_t{2}}}, "", "com.microsoft");
+            {{"num_heads", int64_t{2}}}, "", kMicrosoft);
   const graph::Graph g = m.output("y").import();
   EXPECT_EQ(count_ops(g, "linear_dynamic"), 1);
   EXPECT_EQ(count_ops(g, "matmul_integer"), 0);
@@ -325,7 +325,7 @@ TEST(OnnxDynamic, LayersComeBackFromAnExport) {
       .node("Add", {"p", "bias"}, {"a"})
       .node("Relu", {"a"}, {"r"})
       .node("Flatten", {"r"}, {"flat"})
-      .node("DynamicQuantizeMatMul", {"flat", "b", "bs"}, {"y"}, {}, "", "com.microsoft");
+      .node("DynamicQuantizeMatMul", {"flat", "b", "bs"}, {"y"}, {}, "", kMicrosoft);
   const graph::Graph g = m.output("y").import();
   ASSERT_EQ(ops_of(g), "conv2d_dynamic relu flatten linear_dynamic");
   const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g), "back.onnx");

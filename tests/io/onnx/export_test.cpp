@@ -27,7 +27,7 @@ ops::QType u8(double scale, int64_t zero) {
 
 // -- float operators ------------------------------------------------------------------------------
 
-struct Case {
+struct ExportCase {
   std::string op;
   std::vector<Shape> inputs = {{2, 3, 4}};
   Attrs attrs = {};
@@ -37,7 +37,7 @@ struct Case {
   std::vector<Tensor> constants = {};  // operands behind the inputs
 };
 
-Graph build(const Case& c) {
+Graph build(const ExportCase& c) {
   Graph g;
   std::vector<ValueId> operands;
   for (size_t i = 0; i < c.inputs.size(); ++i)
@@ -51,10 +51,10 @@ Graph build(const Case& c) {
 
 Attrs dims(std::vector<int64_t> d, bool keep) { return {{"dim", d}, {"keepdim", keep}}; }
 
-const std::vector<Case>& float_cases() {
+const std::vector<ExportCase>& float_cases() {
   using I = std::vector<int64_t>;
-  static const std::vector<Case> cases = [] {
-    std::vector<Case> all;
+  static const std::vector<ExportCase> cases = [] {
+    std::vector<ExportCase> all;
     for (const char* op :
          {"relu",       "relu6", "sigmoid",  "tanh",     "exp",     "neg",        "abs",
           "erf",        "floor", "ceil",     "round",    "sign",    "sin",        "cos",
@@ -231,7 +231,7 @@ const std::vector<Case>& float_cases() {
 }
 
 TEST(OnnxExport, FloatOperatorsComeBack) {
-  for (const Case& c : float_cases()) {
+  for (const ExportCase& c : float_cases()) {
     SCOPED_TRACE(c.op);
     try {
       Graph g = build(c), back = io::import_onnx_bytes(io::to_onnx_bytes(g));
@@ -500,7 +500,7 @@ TEST(OnnxExportQuantized, FloatLeftNodes) {
 // Operators on codes that ONNX Runtime has no integer kernel for are written as some that it has
 // one for, and come back as what they were.
 TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
-  struct Case {
+  struct ExportCase {
     const char* op;
     Attrs attrs;
     std::optional<Tensor> number;  // the second operand
@@ -512,7 +512,7 @@ TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
   };
   const Tensor third = Tensor::scalar(-0.3f);
   const std::string number = "DequantizeLinear ", again = "QuantizeLinear DequantizeLinear ";
-  const std::vector<Case> cases{
+  const std::vector<ExportCase> cases{
       {"relu", {}, {}, of(DType::quint8, 0.05f, 128), "LeakyRelu"},
       {"relu", {}, {}, of(DType::qint8, 0.05f, -128), "LeakyRelu"},
       {"add", {}, third, of(DType::quint8, 0.04f, 100), number + "Add"},
@@ -545,7 +545,7 @@ TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
       // So fine that the gate's 8 bits would show.
       {"hardswish", {}, {}, of(DType::quint8, 0.002f, 188), "Add Clip Mul Div"},
   };
-  for (const Case& c : cases) {
+  for (const ExportCase& c : cases) {
     SCOPED_TRACE(c.op + (" " + to_string(*c.type.quantizer)));
     Graph g;
     ValueId x = g.add_input("x", float_type({400}));

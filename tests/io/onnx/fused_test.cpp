@@ -11,7 +11,6 @@ namespace octet::testing {
 namespace {
 
 using F = std::vector<float>;
-constexpr const char* kMs = "com.microsoft";
 
 double gelu(double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }
 double tanh_gelu(double x) {
@@ -40,7 +39,7 @@ TEST(OnnxFused, ConvWithItsActivation) {
     m.input("x", {1, 1, 3}).constant("w", Tensor::full({1, 1, 1}, 2));
     std::vector<std::pair<std::string, OnnxAttr>> attrs{{"activation", std::string(c.name)}};
     if (!c.params.empty()) attrs.emplace_back("activation_params", c.params);
-    m.node("FusedConv", {"x", "w"}, {"y"}, attrs, "", kMs).output("y");
+    m.node("FusedConv", {"x", "w"}, {"y"}, attrs, "", kMicrosoft).output("y");
     graph::Graph g = m.import();
     EXPECT_EQ(ops_of(g), std::string("conv1d ") + c.op);
     expect_near(run_one(g, {Tensor::from(F{-2, 0.25, 4}, {1, 1, 3})}), c.want);
@@ -50,7 +49,8 @@ TEST(OnnxFused, ConvWithItsActivation) {
 TEST(OnnxFused, ConvAddsItsFourthOperandBeforeTheActivation) {
   OnnxModel m;
   m.input("x", {1, 1, 2}).input("z", {1, 1, 2}).constant("w", Tensor::ones({1, 1, 1}));
-  m.node("FusedConv", {"x", "w", "", "z"}, {"y"}, {{"activation", std::string("Relu")}}, "", kMs);
+  m.node("FusedConv", {"x", "w", "", "z"}, {"y"}, {{"activation", std::string("Relu")}}, "",
+         kMicrosoft);
   expect_near(run_one(m.output("y").import(),
                       {Tensor::from(F{1, 1}, {1, 1, 2}), Tensor::from(F{-3, 3}, {1, 1, 2})}),
               {0, 4});
@@ -59,7 +59,8 @@ TEST(OnnxFused, ConvAddsItsFourthOperandBeforeTheActivation) {
 TEST(OnnxFused, AnUnknownActivationIsNamed) {
   OnnxModel m;
   m.input("x", {1, 1, 2}).constant("w", Tensor::ones({1, 1, 1}));
-  m.node("FusedConv", {"x", "w"}, {"y"}, {{"activation", std::string("Swish")}}, "conv", kMs);
+  m.node("FusedConv", {"x", "w"}, {"y"}, {{"activation", std::string("Swish")}}, "conv",
+         kMicrosoft);
   expect_error(ErrorCode::unsupported, {"FusedConv with the activation Swish", "conv"},
                [&] { m.output("y").import(); });
 }
@@ -75,7 +76,7 @@ TEST(OnnxFused, MatMulWithTransposesAndAFactor) {
     else
       m.input("b", {2, 3});
     m.node("FusedMatMul", {"a", "b"}, {"y"},
-           {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 0.5}}, "", kMs);
+           {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 0.5}}, "", kMicrosoft);
     graph::Graph g = m.output("y").import();
     EXPECT_EQ(count_ops(g, "linear"), constant);
     std::vector<Tensor> inputs{a};
@@ -89,7 +90,7 @@ TEST(OnnxFused, GemmWithItsActivation) {
   OnnxModel m;
   m.input("a", {1, 2}).constant("b", Tensor::from(F{1, 1, 1, -3}, {2, 2}));
   m.node("FusedGemm", {"a", "b"}, {"y"},
-         {{"activation", std::string("LeakyRelu")}, {"activation_alpha", 0.5}}, "", kMs);
+         {{"activation", std::string("LeakyRelu")}, {"activation_alpha", 0.5}}, "", kMicrosoft);
   expect_near(run_one(m.output("y").import(), {Tensor::from(F{1, 2}, {1, 2})}), {3, -2.5});
 }
 
@@ -97,13 +98,13 @@ TEST(OnnxFused, Gelus) {
   for (const char* op : {"BiasGelu", "FastGelu"}) {
     OnnxModel m;
     m.input("x", {2}).constant("b", floats({0.5, -1}));
-    m.node(op, {"x", "b"}, {"y"}, {}, "", kMs).output("y");
+    m.node(op, {"x", "b"}, {"y"}, {}, "", kMicrosoft).output("y");
     const auto f = std::string(op) == "BiasGelu" ? gelu : tanh_gelu;
     expect_near(run_one(m.import(), {floats({1, 3})}),
                 {static_cast<float>(f(1.5)), static_cast<float>(f(2))});
   }
   OnnxModel m;
-  m.input("x", {1}).node("QuickGelu", {"x"}, {"y"}, {{"alpha", 2.0}}, "", kMs).output("y");
+  m.input("x", {1}).node("QuickGelu", {"x"}, {"y"}, {{"alpha", 2.0}}, "", kMicrosoft).output("y");
   expect_near(run_one(m.import(), {floats({1})}), {static_cast<float>(1 / (1 + std::exp(-2.0)))});
 }
 
@@ -122,7 +123,7 @@ TEST(OnnxFused, SkipLayerNormalizationAlsoGivesTheSum) {
   m.input("x", {1, 2}).input("s", {1, 2});
   m.constant("g", floats({2, 3})).constant("b", floats({10, 20})).constant("more", floats({1, 0}));
   m.node("SkipLayerNormalization", {"x", "s", "g", "b", "more"}, {"y", "", "", "sum"},
-         {{"epsilon", 0.0}}, "", kMs)
+         {{"epsilon", 0.0}}, "", kMicrosoft)
       .output("y")
       .output("sum");
   const std::vector<Tensor> y =
@@ -151,7 +152,7 @@ TEST(OnnxFused, EmbedLayerNormalizationAddsThreeTables) {
   m.constant("g", floats({1, 1})).constant("b", floats({0, 0}));
   m.node("EmbedLayerNormalization",
          {"words", "segments", "word", "place", "segment", "g", "b", "mask"}, {"y", "count", "sum"},
-         {}, "", kMs)
+         {}, "", kMicrosoft)
       .output("y")
       .output("count", kInt32)
       .output("sum");

@@ -17,7 +17,7 @@ struct Idiom {
   const char* ops;  // what is left of it
 };
 
-Tensor weight(const Shape& shape, uint64_t seed) { return Tensor::randn(shape, seed); }
+Tensor random_weight(const Shape& shape, uint64_t seed) { return Tensor::randn(shape, seed); }
 Tensor number(float v) { return Tensor::scalar(v); }
 
 OnnxModel& to_channels_first(OnnxModel& m, const char* x, const char* y) {
@@ -29,7 +29,7 @@ OnnxModel& to_channels_last(OnnxModel& m, const char* x, const char* y) {
 
 // Two convolutions of a network that keeps channels last, with what is between them.
 void keras_convolutions(OnnxModel& m) {
-  m.constant("w", weight({4, 4, 3, 3}, 1)).constant("b", weight({4}, 2));
+  m.constant("w", random_weight({4, 4, 3, 3}, 1)).constant("b", random_weight({4}, 2));
   to_channels_first(m, "x", "x1");
   m.node("Conv", {"x1", "w"}, {"c"}, {{"auto_pad", std::string("SAME_UPPER")}});
   to_channels_last(m, "c", "c1");
@@ -40,7 +40,7 @@ void keras_convolutions(OnnxModel& m) {
 }
 
 void keras_residual(OnnxModel& m) {
-  m.constant("w", weight({4, 4, 1, 1}, 1));
+  m.constant("w", random_weight({4, 4, 1, 1}, 1));
   to_channels_first(m, "x", "x1");
   m.node("Conv", {"x1", "w"}, {"c"});
   to_channels_last(m, "c", "c1");
@@ -51,7 +51,7 @@ void keras_residual(OnnxModel& m) {
 }
 
 void keras_global_average(OnnxModel& m) {
-  m.constant("w", weight({4, 4, 1, 1}, 1)).constant("k", weight({4, 3}, 2));
+  m.constant("w", random_weight({4, 4, 1, 1}, 1)).constant("k", random_weight({4, 3}, 2));
   to_channels_first(m, "x", "x1");
   m.node("Conv", {"x1", "w"}, {"c"});
   to_channels_last(m, "c", "c1");
@@ -60,23 +60,23 @@ void keras_global_average(OnnxModel& m) {
 }
 
 void keras_batch_norm(OnnxModel& m) {
-  m.constant("w", weight({4, 3, 3, 3}, 1))
-      .constant("s", weight({4}, 2))
-      .constant("b", weight({4}, 3));
-  m.constant("mean", weight({4}, 4)).constant("var", Tensor::rand({4}, 5));
+  m.constant("w", random_weight({4, 3, 3, 3}, 1))
+      .constant("s", random_weight({4}, 2))
+      .constant("b", random_weight({4}, 3));
+  m.constant("mean", random_weight({4}, 4)).constant("var", Tensor::rand({4}, 5));
   m.node("Conv", {"x", "w"}, {"c"});
   m.node("BatchNormalization", {"c", "s", "b", "mean", "var"}, {"d"}, {{"epsilon", 1e-3}});
   m.node("Clip", {"d", "lo", "hi"}, {"y"}).constant("lo", number(0)).constant("hi", number(6));
 }
 
 void keras_zero_padding(OnnxModel& m) {
-  m.constant("w", weight({4, 3, 3, 3}, 1)).constant("p", longs({0, 0, 0, 0, 0, 0, 1, 1}));
+  m.constant("w", random_weight({4, 3, 3, 3}, 1)).constant("p", longs({0, 0, 0, 0, 0, 0, 1, 1}));
   m.node("Pad", {"x", "p"}, {"z"});
   m.node("Conv", {"z", "w"}, {"y"}, {{"strides", ints({2, 2})}});
 }
 
 void keras_same_open(OnnxModel& m) {
-  m.constant("w", weight({4, 3, 3, 3}, 1));
+  m.constant("w", random_weight({4, 3, 3, 3}, 1));
   m.node("Conv", {"x", "w"}, {"y"},
          {{"strides", ints({2, 2})}, {"auto_pad", std::string("SAME_UPPER")}});
 }
@@ -105,7 +105,7 @@ void keras_gelu_tanh(OnnxModel& m) {
 void keras_layer_norm(OnnxModel& m) {
   const std::pair<std::string, OnnxAttr> axes{"axes", ints({-1})};
   m.constant("e", number(1e-3f)).constant("2", number(2));
-  m.constant("g", weight({8}, 1)).constant("b", weight({8}, 2));
+  m.constant("g", random_weight({8}, 1)).constant("b", random_weight({8}, 2));
   m.node("ReduceMean", {"x"}, {"mean"}, {axes}).node("Sub", {"x", "mean"}, {"d"});
   m.node("Pow", {"d", "2"}, {"sq"}).node("ReduceMean", {"sq"}, {"var"}, {axes});
   m.node("Add", {"var", "e"}, {"ve"}).node("Sqrt", {"ve"}, {"sd"}).node("Div", {"d", "sd"}, {"n"});
@@ -114,7 +114,9 @@ void keras_layer_norm(OnnxModel& m) {
 
 // Dense over the last dimension of three: flattened, multiplied and given its shape back.
 void keras_dense_3d(OnnxModel& m) {
-  m.constant("flat", longs({-1, 8})).constant("w", weight({8, 5}, 1)).constant("b", weight({5}, 2));
+  m.constant("flat", longs({-1, 8}))
+      .constant("w", random_weight({8, 5}, 1))
+      .constant("b", random_weight({5}, 2));
   m.constant("0", longs({0})).constant("2", longs({2})).constant("5", longs({5}));
   m.node("Reshape", {"x", "flat"}, {"f"}).node("MatMul", {"f", "w"}, {"p"});
   m.node("Shape", {"x"}, {"s"}).node("Slice", {"s", "0", "2"}, {"t"});
@@ -141,20 +143,20 @@ void keras_flatten(OnnxModel& m) {
 }
 
 void paddle_fc(OnnxModel& m) {
-  m.constant("w", weight({8, 5}, 1)).constant("b", weight({5}, 2));
+  m.constant("w", random_weight({8, 5}, 1)).constant("b", random_weight({5}, 2));
   m.node("MatMul", {"x", "w"}, {"p"}).node("Add", {"p", "b"}, {"y"});
 }
 
 // A convolution's bias is reshaped and added behind it.
 void paddle_conv_bias(OnnxModel& m) {
-  m.constant("w", weight({4, 3, 1, 1}, 1)).constant("b", weight({4}, 2));
+  m.constant("w", random_weight({4, 3, 1, 1}, 1)).constant("b", random_weight({4}, 2));
   m.constant("s", longs({1, -1, 1, 1}));
   m.node("Conv", {"x", "w"}, {"c"}).node("Reshape", {"b", "s"}, {"b4"});
   m.node("Add", {"c", "b4"}, {"y"});
 }
 
 void paddle_squeeze_excite(OnnxModel& m) {
-  m.constant("a", weight({2, 4, 1, 1}, 1)).constant("b", weight({4, 2, 1, 1}, 2));
+  m.constant("a", random_weight({2, 4, 1, 1}, 1)).constant("b", random_weight({4, 2, 1, 1}, 2));
   m.node("GlobalAveragePool", {"x"}, {"p"}).node("Conv", {"p", "a"}, {"c"});
   m.node("Relu", {"c"}, {"r"}).node("Conv", {"r", "b"}, {"d"});
   m.node("HardSigmoid", {"d"}, {"h"}, {{"alpha", 0.2}, {"beta", 0.5}})
@@ -168,7 +170,7 @@ void paddle_scale(OnnxModel& m) {
 }
 
 void paddle_interpolate_to(OnnxModel& m) {
-  m.constant("w", weight({4, 3, 3, 3}, 1)).constant("u", weight({3, 4, 1, 1}, 2));
+  m.constant("w", random_weight({4, 3, 3, 3}, 1)).constant("u", random_weight({3, 4, 1, 1}, 2));
   m.constant("2", longs({2})).constant("4", longs({4})).constant("0", longs({0}));
   m.node("Conv", {"x", "w"}, {"c"}, {{"strides", ints({2, 2})}, {"pads", ints({1, 1, 1, 1})}});
   m.node("Conv", {"c", "u"}, {"d"}).node("Shape", {"x"}, {"s"}).node("Shape", {"d"}, {"t"});
@@ -180,7 +182,9 @@ void paddle_interpolate_to(OnnxModel& m) {
 
 // The head of a text recogniser: height away, time first, a linear layer, softmax.
 void paddle_ctc_head(OnnxModel& m) {
-  m.constant("2", longs({2})).constant("w", weight({4, 5}, 1)).constant("b", weight({5}, 2));
+  m.constant("2", longs({2}))
+      .constant("w", random_weight({4, 5}, 1))
+      .constant("b", random_weight({5}, 2));
   m.node("Squeeze", {"x", "2"}, {"s"}).node("Transpose", {"s"}, {"t"}, {{"perm", ints({0, 2, 1})}});
   m.node("MatMul", {"t", "w"}, {"p"}).node("Add", {"p", "b"}, {"q"});
   m.node("Softmax", {"q"}, {"y"}, {{"axis", int64_t{2}}});

@@ -21,7 +21,7 @@ using Ints = std::vector<int64_t>;
 constexpr int64_t kUint16Type = 4, kInt16Type = 5, kUint4Type = 21, kInt4Type = 22;
 
 // Codes over their whole range, most of them at its ends: sums are as large as they can be.
-Tensor codes(const Shape& shape, int seed, DType dtype) {
+Tensor end_codes(const Shape& shape, int seed, DType dtype) {
   const double low = dtype == DType::int8 ? -128 : 0;
   Tensor t = Tensor::rand(shape, static_cast<uint64_t>(seed), 0, 1).clone();
   for (int64_t i = 0; i < t.numel(); ++i) {
@@ -43,7 +43,7 @@ TEST(OnnxInteger, MatMulIntegerIsExactForAnyDepth) {
   for (int64_t k : {1, 7, 258, 259, 600, 2000})
     for (bool constant : {true, false}) {
       SCOPED_TRACE(k);
-      Tensor a = codes({3, k}, 1, DType::uint8), b = codes({k, 4}, 2, DType::uint8);
+      Tensor a = end_codes({3, k}, 1, DType::uint8), b = end_codes({k, 4}, 2, DType::uint8);
       OnnxModel m;
       m.input("a", {3, static_cast<int>(k)}, kUint8)
           .constant("az", Tensor::from(std::vector<uint8_t>{255, 0, 7}, {3}));
@@ -65,7 +65,7 @@ TEST(OnnxInteger, MatMulIntegerIsExactForAnyDepth) {
 }
 
 TEST(OnnxInteger, MatMulIntegerOfBatches) {
-  Tensor a = codes({2, 3, 5}, 1, DType::uint8), b = codes({2, 5, 2}, 2, DType::int8);
+  Tensor a = end_codes({2, 3, 5}, 1, DType::uint8), b = end_codes({2, 5, 2}, 2, DType::int8);
   OnnxModel m;
   m.input("a", {2, 3, 5}, kUint8).input("b", {2, 5, 2}, kInt8).input("az", {}, kUint8);
   m.node("MatMulInteger", {"a", "b", "az"}, {"y"}).output("y", kInt32);
@@ -86,8 +86,8 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
     for (DType dtype : {DType::uint8, DType::int8}) {
       SCOPED_TRACE(r.inputs);
       const int64_t per_group = r.inputs / r.groups, size = r.kernel + 1;
-      Tensor x = codes({1, r.inputs, size, size}, 1, DType::uint8),
-             w = codes({r.outputs, per_group, r.kernel, r.kernel}, 2, dtype);
+      Tensor x = end_codes({1, r.inputs, size, size}, 1, DType::uint8),
+             w = end_codes({r.outputs, per_group, r.kernel, r.kernel}, 2, dtype);
       OnnxModel m;
       m.input("x", {1, static_cast<int>(r.inputs), static_cast<int>(size), static_cast<int>(size)},
               kUint8)
@@ -155,7 +155,7 @@ TEST(OnnxInteger, MatMulIntegerToFloat) {
       .constant("az", Tensor::scalar(1, DType::uint8))
       .constant("bias", floats({10, 20}));
   m.node("MatMulIntegerToFloat", {"a", "b", "as", "bs", "az", "", "bias"}, {"y"}, {}, "",
-         "com.microsoft")
+         kMicrosoft)
       .output("y");
   EXPECT_EQ(
       run_one(m.import(), {Tensor::from(std::vector<uint8_t>{3, 2}, {1, 2})}).to_vector<float>(),
@@ -209,7 +209,7 @@ TEST(OnnxInteger, MatMulNBits) {
                 {"bits", bits},
                 {"block_size", block},
                 {"accuracy_level", int64_t{4}}},
-               "", "com.microsoft");
+               "", kMicrosoft);
         Tensor x = Tensor::randn({2, k}, 3);
         Tensor want = ops::call("linear", {x, w, floats({1, 2, 3})});
         const graph::Graph g = m.output("y").import();
@@ -235,7 +235,7 @@ TEST(OnnxInteger, MatMulNBitsThatDoesNotFitItsShape) {
       m.constant("g", Tensor::zeros({k}, DType::int32));
       m.node("MatMulNBits", {"x", "b", "s", "", group_index ? "g" : ""}, {"y"},
              {{"K", k}, {"N", int64_t{3}}, {"bits", bits}, {"block_size", int64_t{16}}}, "",
-             "com.microsoft");
+             kMicrosoft);
       m.output("y").import();
     };
   };
@@ -296,8 +296,8 @@ TEST(OnnxInteger, WeightsInBlocksStayCodes) {
   for (DType dtype : {DType::int8, DType::uint8})
     for (bool zeros : {false, true})
       for (bool gemm : {false, true}) {
-        const Tensor w = codes({6, 3}, 1, dtype), scales = Tensor::rand({2, 3}, 2, 0.5, 2),
-                     z = codes({2, 3}, 3, dtype), bias = Tensor::randn({3}, 4);
+        const Tensor w = end_codes({6, 3}, 1, dtype), scales = Tensor::rand({2, 3}, 2, 0.5, 2),
+                     z = end_codes({2, 3}, 3, dtype), bias = Tensor::randn({3}, 4);
         OnnxModel m(21);
         m.input("x", {2, 6}).constant("w", w).constant("s", scales).constant("z", z);
         m.constant("bias", bias)
@@ -354,7 +354,7 @@ TEST(OnnxInteger, ScalesThatDataDecides) {
 TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
   // 8-bit codes that are an input of the graph are quantized values: the layer behind them runs in
   // integers.
-  Tensor x = codes({1, 2, 3, 3}, 1, DType::uint8), w = codes({2, 2, 2, 2}, 2, DType::int8);
+  Tensor x = end_codes({1, 2, 3, 3}, 1, DType::uint8), w = end_codes({2, 2, 2, 2}, 2, DType::int8);
   OnnxModel m;
   m.input("x", {1, 2, 3, 3}, kUint8)
       .constant("xs", Tensor::scalar(0.02))
@@ -401,7 +401,7 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
     std::vector<std::string> in{"a", "as", "az"};
     if (operands == 2) in.insert(in.end(), {"b", "bs", "bz"});
     in.insert(op == "QLinearConcat" ? in.begin() : in.end(), {"ys", "yz"});
-    m.node(op, in, {"y"}, attrs, "", "com.microsoft").output("y", kUint8);
+    m.node(op, in, {"y"}, attrs, "", kMicrosoft).output("y", kUint8);
     const graph::Graph g = graph::merge_qdq(m.import());
     // On codes throughout.
     EXPECT_EQ(count_ops(g, "dequantize") + count_ops(g, "quantize"), 0) << graph::print(g);
@@ -441,7 +441,7 @@ TEST(OnnxInteger, QGemm) {
       .constant("ys", Tensor::scalar(0.25))
       .constant("yz", Tensor::scalar(3, DType::uint8));
   m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c", "ys", "yz"}, {"y"},
-         {{"transB", int64_t{1}}}, "", "com.microsoft")
+         {{"transB", int64_t{1}}}, "", kMicrosoft)
       .output("y", kUint8);
   Tensor y =
       run_one(graph::merge_qdq(m.import()), {Tensor::from(std::vector<uint8_t>{20, 50}, {1, 2})});
@@ -460,7 +460,7 @@ TEST(OnnxInteger, QLinearWhere) {
       .constant("ys", Tensor::scalar(0.1))
       .constant("yz", Tensor::scalar(50, DType::uint8));
   m.node("QLinearWhere", {"c", "a", "as", "az", "b", "bs", "bz", "ys", "yz"}, {"y"}, {}, "",
-         "com.microsoft")
+         kMicrosoft)
       .output("y", kUint8);
   const graph::Graph g = graph::merge_qdq(m.import());
   EXPECT_EQ(count_ops(g, "dequantize") + count_ops(g, "quantize"), 0) << graph::print(g);
@@ -472,7 +472,8 @@ TEST(OnnxInteger, QLinearWhere) {
 
 // Scales that are inputs: the sums and the rounding of the kernels, spelled out.
 TEST(OnnxInteger, QLinearLayersOfScalesKnownAtRunTime) {
-  const Tensor x = codes({1, 2, 3, 3}, 1, DType::uint8), w = codes({2, 2, 2, 2}, 2, DType::int8),
+  const Tensor x = end_codes({1, 2, 3, 3}, 1, DType::uint8),
+               w = end_codes({2, 2, 2, 2}, 2, DType::int8),
                b = Tensor::from(std::vector<int32_t>{1000, -2000}, {2});
   const Tensor ws = floats({0.01f, 0.003f}), wz = Tensor::zeros({2}, DType::int8),
                xs = Tensor::scalar(0.02), xz = Tensor::scalar(120, DType::uint8),
@@ -507,14 +508,14 @@ TEST(OnnxInteger, QLinearLayersOfScalesKnownAtRunTime) {
   product.input("a", {2, 3}, kUint8)
       .input("as", {2})
       .input("az", {2}, kUint8)
-      .constant("b", codes({3, 2}, 3, DType::int8))
+      .constant("b", end_codes({3, 2}, 3, DType::int8))
       .constant("bs", floats({0.5f, 0.25f}))
       .constant("bz", Tensor::from(std::vector<int8_t>{1, 2}, {2}))
       .constant("ys", ys)
       .constant("yz", yz);
   product.node("QLinearMatMul", {"a", "as", "az", "b", "bs", "bz", "ys", "yz"}, {"y"})
       .output("y", kUint8);
-  const Tensor a = codes({2, 3}, 4, DType::uint8), factor = codes({3, 2}, 3, DType::int8);
+  const Tensor a = end_codes({2, 3}, 4, DType::uint8), factor = end_codes({3, 2}, 3, DType::int8);
   const float as[] = {0.01f, 0.03f}, bs[] = {0.5f, 0.25f};
   const int64_t az[] = {3, 200}, bz[] = {1, 2};
   Tensor want = Tensor::zeros({2, 2}, DType::uint8);
@@ -540,7 +541,7 @@ TEST(OnnxInteger, QGemmToFloat) {
       .constant("bz", Tensor::zeros({2}, DType::int8))
       .constant("c", Tensor::from(std::vector<int32_t>{100, -50}, {2}));
   m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c"}, {"y"},
-         {{"transB", int64_t{1}}, {"alpha", 2.0}}, "", "com.microsoft")
+         {{"transB", int64_t{1}}, {"alpha", 2.0}}, "", kMicrosoft)
       .output("y");
   const graph::Graph g = m.import();
   EXPECT_EQ(count_ops(g, "matmul_integer"), 1);
@@ -562,7 +563,7 @@ TEST(OnnxInteger, GatherBlockQuantized) {
             {"quantize_axis", int64_t{1}},
             {"block_size", int64_t{2}},
             {"bits", int64_t{4}}},
-           "", "com.microsoft")
+           "", kMicrosoft)
         .output("y");
     const Tensor y = run_one(m.import(), {Tensor::from(std::vector<int64_t>{2, 1}, {2, 1})});
     EXPECT_EQ(y.shape(), (Shape{2, 1, 4}));

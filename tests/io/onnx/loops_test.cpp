@@ -8,7 +8,7 @@ namespace octet::testing {
 namespace {
 
 using F = std::vector<float>;
-constexpr const char* kNone = "";
+constexpr const char* kNoValue = "";
 
 // next = x * 2 + i, which is collected too.
 OnnxModel doubling() {
@@ -43,7 +43,7 @@ TEST(OnnxLoop, AKnownConditionEndsIt) {
   b.output("on", kBool).output("next").output("seen");
   OnnxModel m;
   m.input("x", {2}).constant("yes", Tensor::scalar(1, DType::bool_));
-  m.node("Loop", {kNone, "yes", "x"}, {"last"}, {{"body", b.graph()}}).output("last");
+  m.node("Loop", {kNoValue, "yes", "x"}, {"last"}, {{"body", b.graph()}}).output("last");
   EXPECT_EQ(run_one(m.import(), {floats({1, 3})}).to_vector<float>(), (F{5, 13}));
 }
 
@@ -68,7 +68,7 @@ TEST(OnnxLoop, TooManyIterationsAreRefused) {
   OnnxModel b = doubling().node("Identity", {"go"}, {"on"}).output("on", kBool);
   OnnxModel m;
   m.input("x", {2}).constant("count", longs({1 << 20}));
-  m.node("Loop", {"count", kNone, "x"}, {"last"},
+  m.node("Loop", {"count", kNoValue, "x"}, {"last"},
          {{"body", b.output("next").output("seen").graph()}}, "loop")
       .output("last");
   expect_error(ErrorCode::unsupported, {"loop", "iterations of"}, [&] { m.import(); });
@@ -78,7 +78,7 @@ TEST(OnnxLoop, TheNumberOfIterationsIsOneNumber) {
   OnnxModel b = doubling().node("Identity", {"go"}, {"on"}).output("on", kBool);
   OnnxModel m;
   m.input("x", {2}).constant("count", longs({}));
-  m.node("Loop", {"count", kNone, "x"}, {"last"},
+  m.node("Loop", {"count", kNoValue, "x"}, {"last"},
          {{"body", b.output("next").output("seen").graph()}}, "loop")
       .output("last");
   expect_error(ErrorCode::corrupt, {"loop", "0 numbers of iterations"}, [&] { m.import(); });
@@ -88,7 +88,7 @@ TEST(OnnxLoop, AnUnsupportedNodeInsideIsNamedOnce) {
   OnnxModel b = doubling().node("Mystery", {"go"}, {"on"}, {}, "inside").output("on", kBool);
   OnnxModel m;
   m.input("x", {2}).constant("count", longs({5}));
-  m.node("Loop", {"count", kNone, "x"}, {"last"},
+  m.node("Loop", {"count", kNoValue, "x"}, {"last"},
          {{"body", b.output("next").output("seen").graph()}})
       .output("last");
   expect_error(ErrorCode::unsupported, {"Mystery (node \"inside\")"}, [&] { m.import(); });
@@ -99,11 +99,11 @@ TEST(OnnxLoop, LoopsInLoopsMayUseTheSameNames) {
   inner.output("next").output("seen");
   OnnxModel outer;
   outer.input("k", {}, kInt64).input("go_on", {}, kBool).input("v", {2});
-  outer.node("Loop", {"count", kNone, "v"}, {"w", kNone}, {{"body", inner.graph()}});
+  outer.node("Loop", {"count", kNoValue, "v"}, {"w", kNoValue}, {{"body", inner.graph()}});
   outer.node("Identity", {"go_on"}, {"still"}).output("still", kBool).output("w");
   OnnxModel m;
   m.input("x", {2}).constant("count", longs({2}));
-  m.node("Loop", {"count", kNone, "x"}, {"y"}, {{"body", outer.graph()}}).output("y");
+  m.node("Loop", {"count", kNoValue, "x"}, {"y"}, {{"body", outer.graph()}}).output("y");
   // x -> 4x + 1, twice
   EXPECT_EQ(run_one(m.import(), {floats({0, 1})}).to_vector<float>(), (F{5, 21}));
 }
@@ -201,7 +201,7 @@ TEST(OnnxSequences, ALoopMayCollectThem) {
   b.node("SequenceInsert", {"list", "twice"}, {"longer"}).node("Identity", {"go"}, {"on"});
   OnnxModel m;
   m.input("x", {1}).constant("count", longs({2})).node("SequenceEmpty", {}, {"none"});
-  m.node("Loop", {"count", kNone, "none"}, {"list_of_all"},
+  m.node("Loop", {"count", kNoValue, "none"}, {"list_of_all"},
          {{"body", b.output("on", kBool).output("longer").graph()}});
   m.node("ConcatFromSequence", {"list_of_all"}, {"y"}, {{"axis", int64_t{0}}}).output("y");
   EXPECT_EQ(run_one(m.import(), {floats({3})}).to_vector<float>(), (F{6, 6}));

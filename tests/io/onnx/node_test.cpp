@@ -43,7 +43,7 @@ std::vector<Tensor> read_all(const fs::path& dir, const std::string& prefix) {
   return tensors;
 }
 
-std::string difference(const Tensor& got_any, const Tensor& want) {
+std::string difference_of(const Tensor& got_any, const Tensor& want) {
   // Codes are compared as the plain integers ONNX has.
   Tensor got = got_any.is_quantized() ? got_any.int_repr() : got_any;
   if (got.dtype() != want.dtype())
@@ -75,7 +75,7 @@ TEST(DataOnnxNodes, GiveTheExpectedOutputs) {
       std::vector<Tensor> got = run_graph(g, inputs), want = read_all(data, "output_");
       ASSERT_EQ(got.size(), want.size()) << name;
       for (size_t i = 0; i < want.size(); ++i) {
-        std::string text = difference(got[i], want[i]);
+        std::string text = difference_of(got[i], want[i]);
         EXPECT_EQ(text, "") << name << ", output " << i << "\n" << graph::print(g);
       }
       ++passed;

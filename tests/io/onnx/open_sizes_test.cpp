@@ -10,10 +10,6 @@
 namespace octet::testing {
 namespace {
 
-std::vector<Tensor> run(const graph::Graph& g, const std::vector<Tensor>& inputs) {
-  return runtime::compile(g).run(inputs);
-}
-
 std::vector<std::string> result_types(const graph::Graph& g) {
   std::vector<std::string> types;
   for (graph::ValueId id : g.outputs()) types.push_back(to_string(g.type(id)));
@@ -24,7 +20,8 @@ std::vector<std::string> result_types(const graph::Graph& g) {
 void expect_as_fixed(const OnnxModel& m, const Tensor& x) {
   io::OnnxImportOptions fixed;
   fixed.shapes = {{"x", x.shape()}};
-  const std::vector<Tensor> want = run(m.import(fixed), {x}), got = run(m.import(), {x});
+  const std::vector<Tensor> want = run_graph(m.import(fixed), {x}),
+                            got = run_graph(m.import(), {x});
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < got.size(); ++i) {
     EXPECT_EQ(got[i].shape(), want[i].shape());
@@ -47,18 +44,18 @@ TEST(OnnxOpenSizes, EqualPartsOfASplitHaveOneSize) {
   const graph::Graph g = split_model(13, 2).import();
   EXPECT_EQ(result_types(g), (std::vector<std::string>{"Float(2, [W/2])", "Float(2, [W/2])"}));
   const Tensor x = Tensor::arange(12).to(DType::float32).reshape({2, 6});
-  EXPECT_EQ(run(g, {x})[1].to_vector<float>(), (std::vector<float>{3, 4, 5, 9, 10, 11}));
+  EXPECT_EQ(run_graph(g, {x})[1].to_vector<float>(), (std::vector<float>{3, 4, 5, 9, 10, 11}));
 }
 
 TEST(OnnxOpenSizes, EqualPartsMustMakeUpTheWhole) {
   const graph::Graph g = split_model(13, 2).import();
-  EXPECT_THROW(run(g, {Tensor::zeros({2, 5})}), Error);
+  EXPECT_THROW(run_graph(g, {Tensor::zeros({2, 5})}), Error);
 }
 
 TEST(OnnxOpenSizes, TheLastPartOfASplitMayBeSmallerSinceOpset18) {
   const OnnxModel m = split_model(18, 3);
   expect_as_fixed(m, Tensor::randn({2, 7}, 1));
-  EXPECT_EQ(run(m.import(), {Tensor::zeros({2, 7})})[2].shape(), (Shape{2, 1}));
+  EXPECT_EQ(run_graph(m.import(), {Tensor::zeros({2, 7})})[2].shape(), (Shape{2, 1}));
 }
 
 TEST(OnnxOpenSizes, PartsOfAProductAreItsFactors) {
@@ -70,7 +67,8 @@ TEST(OnnxOpenSizes, PartsOfAProductAreItsFactors) {
       .node("Add", {"a", "b"}, {"y"})
       .output("y");
   const Tensor x = Tensor::arange(6).to(DType::float32).reshape({2, 3});
-  EXPECT_EQ(run(m.import(), {x})[0].to_vector<float>(), (std::vector<float>{0, 2, 4, 6, 8, 10}));
+  EXPECT_EQ(run_graph(m.import(), {x})[0].to_vector<float>(),
+            (std::vector<float>{0, 2, 4, 6, 8, 10}));
 }
 
 TEST(OnnxOpenSizes, SqueezeWithoutAxesKeepsTheOpenOnes) {
@@ -78,19 +76,19 @@ TEST(OnnxOpenSizes, SqueezeWithoutAxesKeepsTheOpenOnes) {
   m.input("x", {1, "N", 3, 1}).node("Squeeze", {"x"}, {"y"}).output("y");
   const graph::Graph g = m.import();
   EXPECT_EQ(result_types(g), std::vector<std::string>{"Float(N, 3)"});
-  EXPECT_EQ(run(g, {Tensor::zeros({1, 2, 3, 1})})[0].shape(), (Shape{2, 3}));
+  EXPECT_EQ(run_graph(g, {Tensor::zeros({1, 2, 3, 1})})[0].shape(), (Shape{2, 3}));
 }
 
 TEST(OnnxOpenSizes, SqueezeWithoutAxesRefusesAnOpenSizeThatIs1) {
   OnnxModel some(13), none(13);
   some.input("x", {1, "N", 3, 1}).node("Squeeze", {"x"}, {"y"}).output("y");
   none.input("x", {"N", 3}).node("Squeeze", {"x"}, {"y"}).output("y");
-  EXPECT_EQ(run(none.import(), {Tensor::zeros({2, 3})})[0].shape(), (Shape{2, 3}));
+  EXPECT_EQ(run_graph(none.import(), {Tensor::zeros({2, 3})})[0].shape(), (Shape{2, 3}));
   expect_error(ErrorCode::invalid_argument, {"--shape"}, [&] {
-    run(some.import(), {Tensor::zeros({1, 1, 3, 1})});
+    run_graph(some.import(), {Tensor::zeros({1, 1, 3, 1})});
   });
   expect_error(ErrorCode::invalid_argument, {"--shape"}, [&] {
-    run(none.import(), {Tensor::zeros({1, 3})});
+    run_graph(none.import(), {Tensor::zeros({1, 3})});
   });
 }
 
@@ -126,8 +124,8 @@ TEST(OnnxOpenSizes, TheMeanOfASamePaddedWindowLeavesThePaddingOut) {
       const Tensor x = Tensor::randn(shape, 1);
       io::OnnxImportOptions fixed;
       fixed.dims = {{"H", shape[2]}, {"W", shape[3]}};
-      const auto want = run(m.import(fixed), {x})[0].to_vector<float>(),
-                 got = run(m.import(), {x})[0].to_vector<float>();
+      const auto want = run_graph(m.import(fixed), {x})[0].to_vector<float>(),
+                 got = run_graph(m.import(), {x})[0].to_vector<float>();
       ASSERT_EQ(got.size(), want.size());
       for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-6);
     }
@@ -150,7 +148,7 @@ TEST(OnnxOpenSizes, AResizeToComputedSizesKeepsTheOthersNames) {
       .output("y");
   const graph::Graph g = m.import();
   EXPECT_EQ(result_types(g), std::vector<std::string>{"Float(N, 4, 12, K)"});
-  EXPECT_EQ(run(g, {Tensor::zeros({2, 4, 3, 3}), Tensor::zeros({1, 5})})[0].shape(),
+  EXPECT_EQ(run_graph(g, {Tensor::zeros({2, 4, 3, 3}), Tensor::zeros({1, 5})})[0].shape(),
             (Shape{2, 4, 12, 5}));
 }
 
@@ -163,7 +161,7 @@ TEST(OnnxOpenSizes, TheNumberOfElementsIsComputedFromDimensionsThatAreProducts) 
       .node("Size", {"t"}, {"n"})
       .node("Add", {"n", "zero"}, {"y"})
       .output("y", kInt64);
-  EXPECT_EQ(run(m.import(), {Tensor::zeros({2, 5})})[0].item(), 20);
+  EXPECT_EQ(run_graph(m.import(), {Tensor::zeros({2, 5})})[0].item(), 20);
 }
 
 // -- sizes that a layer needs ---------------------------------------------------------------------
@@ -176,7 +174,7 @@ TEST(OnnxOpenSizes, AConvolutionFixesTheChannels) {
       .output("y");
   EXPECT_EQ(result_types(m.import()), std::vector<std::string>{"Float(N, 4, [H-2], [W-2])"});
   expect_as_fixed(m, Tensor::randn({2, 3, 5, 6}, 1));
-  EXPECT_THROW(run(m.import(), {Tensor::zeros({2, 4, 5, 6})}), Error);
+  EXPECT_THROW(run_graph(m.import(), {Tensor::zeros({2, 4, 5, 6})}), Error);
 }
 
 TEST(OnnxOpenSizes, ALayerFixesTheFeatures) {

@@ -14,16 +14,10 @@ using graph::Graph;
 using graph::ValueId;
 using Ints = std::vector<int64_t>;
 
-// As commands load an ONNX file.
-Graph loaded(const std::string& bytes) {
-  return graph::multiply_codes(
-      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes))));
-}
-
 // Exports, says which opset was taken and why, and expects the same graph back.
 io::OnnxOpset opset_of(const Graph& g, const std::vector<Tensor>& inputs) {
   io::OnnxOpset opset;
-  const Graph back = loaded(io::to_onnx_bytes(g, {}, &opset));
+  const Graph back = load_onnx(io::to_onnx_bytes(g, {}, &opset));
   EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
   const auto got = run_graph(back, inputs), want = run_graph(g, inputs);
   for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(equal(got[i], want[i]));

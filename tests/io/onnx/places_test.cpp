@@ -17,7 +17,7 @@ using I = std::vector<int64_t>;
 Tensor counting(const Shape& shape) {
   return Tensor::arange(numel(shape), DType::float32).reshape(shape);
 }
-Tensor longs(const I& values, const Shape& shape) { return Tensor::from(values, shape); }
+Tensor longs_of(const I& values, const Shape& shape) { return Tensor::from(values, shape); }
 
 // Runs a compiled program, as sizes known only at run time need.
 Tensor run_compiled(const OnnxModel& m, const std::vector<Tensor>& inputs) {
@@ -28,7 +28,7 @@ TEST(OnnxPlaces, GatherElementsTakesOneElementPerIndex) {
   OnnxModel m;
   m.input("x", {"N", 3}).input("i", {"N", "K"}, kInt64);
   m.node("GatherElements", {"x", "i"}, {"y"}, {{"axis", int64_t{1}}}).output("y");
-  EXPECT_EQ(run_compiled(m, {counting({2, 3}), longs({2, 0, -1, 1}, {2, 2})}).to_vector<float>(),
+  EXPECT_EQ(run_compiled(m, {counting({2, 3}), longs_of({2, 0, -1, 1}, {2, 2})}).to_vector<float>(),
             (F{2, 0, 5, 4}));
 }
 
@@ -37,14 +37,14 @@ TEST(OnnxPlaces, AnIndexOutOfRangeIsAnError) {
   m.input("x", {2, 3}).input("i", {2, 1}, kInt64);
   m.node("GatherElements", {"x", "i"}, {"y"}, {{"axis", int64_t{1}}}).output("y");
   expect_error(ErrorCode::invalid_argument, {"index 3", "size 3"}, [&] {
-    run_compiled(m, {counting({2, 3}), longs({0, 3}, {2, 1})});
+    run_compiled(m, {counting({2, 3}), longs_of({0, 3}, {2, 1})});
   });
 }
 
 TEST(OnnxPlaces, GatherNDTakesSlices) {
   for (int64_t batch : {0, 1}) {
     OnnxModel m;
-    m.input("x", {2, 2, 2}).constant("i", longs({1, 0}, {2, 1}));
+    m.input("x", {2, 2, 2}).constant("i", longs_of({1, 0}, {2, 1}));
     m.node("GatherND", {"x", "i"}, {"y"}, {{"batch_dims", batch}}).output("y");
     EXPECT_EQ(run_one(m.import(), {counting({2, 2, 2})}).to_vector<float>(),
               batch == 0 ? (F{4, 5, 6, 7, 0, 1, 2, 3}) : (F{2, 3, 4, 5}));
@@ -62,7 +62,7 @@ TEST(OnnxPlaces, ScatterElementsReplacesOrJoins) {
                {"min", {1, 2, 3}}};
   for (const auto& c : cases) {
     OnnxModel m(18);
-    m.input("x", {1, 3}).constant("i", longs({-1, 1, 2}, {1, 3}));
+    m.input("x", {1, 3}).constant("i", longs_of({-1, 1, 2}, {1, 3}));
     m.constant("u", Tensor::from(F{4, 7, 5}, {1, 3}));
     m.node("ScatterElements", {"x", "i", "u"}, {"y"},
            {{"axis", int64_t{1}}, {"reduction", std::string(c.reduction)}});
@@ -74,7 +74,7 @@ TEST(OnnxPlaces, ScatterElementsReplacesOrJoins) {
 
 TEST(OnnxPlaces, ScatterNDWritesSlices) {
   OnnxModel m(16);
-  m.input("x", {"N", 2}).input("u", {2, 2}).constant("i", longs({2, 0}, {2, 1}));
+  m.input("x", {"N", 2}).input("u", {2, 2}).constant("i", longs_of({2, 0}, {2, 1}));
   m.node("ScatterND", {"x", "i", "u"}, {"y"}, {{"reduction", std::string("add")}}).output("y");
   EXPECT_EQ(run_compiled(m, {counting({3, 2}), Tensor::from(F{10, 20, 30, 40}, {2, 2})})
                 .to_vector<float>(),
@@ -83,8 +83,8 @@ TEST(OnnxPlaces, ScatterNDWritesSlices) {
 
 TEST(OnnxPlaces, TheyAreWrittenAsOnnxHasThem) {
   OnnxModel m;
-  m.input("x", {3, 2}).input("u", {1, 2}).constant("i", longs({1, 0}, {1, 2}));
-  m.constant("r", longs({1}, {1, 1}));
+  m.input("x", {3, 2}).input("u", {1, 2}).constant("i", longs_of({1, 0}, {1, 2}));
+  m.constant("r", longs_of({1}, {1, 1}));
   m.node("GatherElements", {"x", "i"}, {"a"}, {{"axis", int64_t{1}}});
   m.node("ScatterElements", {"x", "i", "u"}, {"b"});
   m.node("GatherND", {"b", "r"}, {"c"});
@@ -103,7 +103,7 @@ TEST(OnnxPlaces, OneHotSetsWhatTheIndicesName) {
   m.input("i", {"N"}, kInt64).input("depth", {}, kInt64).constant("v", floats({-1, 2}));
   m.node("OneHot", {"i", "depth", "v"}, {"y"}, {{"axis", int64_t{0}}}).output("y");
   // Index 3 is out of range, -1 is the last.
-  const Tensor y = run_compiled(m, {longs({1, -1, 3}, {3}), Tensor::from(I{3}, {})});
+  const Tensor y = run_compiled(m, {longs_of({1, -1, 3}, {3}), Tensor::from(I{3}, {})});
   EXPECT_EQ(y.shape(), (Shape{3, 3}));
   EXPECT_EQ(y.to_vector<float>(), (F{-1, -1, -1, 2, -1, -1, -1, 2, -1}));
 }
@@ -114,7 +114,7 @@ TEST(OnnxPlaces, ReverseSequenceTurnsTheFirstSteps) {
   m.node("ReverseSequence", {"x", "l"}, {"y"},
          {{"batch_axis", int64_t{0}}, {"time_axis", int64_t{1}}})
       .output("y");
-  EXPECT_EQ(run_compiled(m, {counting({2, 3, 1}), longs({2, 3}, {2})}).to_vector<float>(),
+  EXPECT_EQ(run_compiled(m, {counting({2, 3, 1}), longs_of({2, 3}, {2})}).to_vector<float>(),
             (F{1, 0, 2, 5, 4, 3}));
 }
 
@@ -128,7 +128,7 @@ TEST(OnnxPlaces, CompressKeepsWhatIsFlagged) {
 
 TEST(OnnxPlaces, MaxUnpoolPutsElementsBack) {
   OnnxModel m;
-  m.input("x", {1, 1, 1, 2}).constant("i", longs({1, 6}, {1, 1, 1, 2}));
+  m.input("x", {1, 1, 1, 2}).constant("i", longs_of({1, 6}, {1, 1, 1, 2}));
   m.node("MaxUnpool", {"x", "i"}, {"y"},
          {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}});
   const Tensor y = run_one(m.output("y").import(), {Tensor::from(F{5, 7}, {1, 1, 1, 2})});

@@ -14,9 +14,9 @@ namespace {
 
 using Attrs = std::vector<std::pair<std::string, OnnxAttr>>;
 
-constexpr int64_t kSteps = 4, kBatch = 3, kIn = 2, kHidden = 3;
+constexpr int64_t kSteps = 4, kSequences = 3, kIn = 2, kHidden = 3;
 
-struct Layer {
+struct RecurrentNode {
   std::string op = "LSTM", direction = "forward";
   bool bias = true, lengths = false, states = false, batch_first = false;
   Attrs attrs = {};
@@ -33,28 +33,28 @@ struct Layer {
 
 const std::vector<int32_t> kLengths{4, 1, 2};
 
-struct Operands {
-  explicit Operands(const Layer& l)
-      : x(Tensor::randn({kSteps, kBatch, kIn}, 1)),
+struct RecurrentOperands {
+  explicit RecurrentOperands(const RecurrentNode& l)
+      : x(Tensor::randn({kSteps, kSequences, kIn}, 1)),
         w(Tensor::randn({l.directions(), l.gates() * kHidden, kIn}, 2)),
         r(Tensor::randn({l.directions(), l.gates() * kHidden, kHidden}, 3)),
         b(Tensor::randn({l.directions(), 2 * l.gates() * kHidden}, 4)),
-        h(Tensor::randn({l.directions(), kBatch, kHidden}, 5)),
-        c(Tensor::randn({l.directions(), kBatch, kHidden}, 6)) {}
+        h(Tensor::randn({l.directions(), kSequences, kHidden}, 5)),
+        c(Tensor::randn({l.directions(), kSequences, kHidden}, 6)) {}
   Tensor x, w, r, b, h, c;
 };
 
 double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
 
 // Y (steps, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden).
-std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
+std::vector<Tensor> by_definition(const RecurrentNode& l, const RecurrentOperands& o) {
   const int64_t d_count = l.directions(), rows = l.gates() * kHidden;
-  Tensor y = Tensor::zeros({kSteps, d_count, kBatch, kHidden}),
-         yh = Tensor::zeros({d_count, kBatch, kHidden}),
-         yc = Tensor::zeros({d_count, kBatch, kHidden});
+  Tensor y = Tensor::zeros({kSteps, d_count, kSequences, kHidden}),
+         yh = Tensor::zeros({d_count, kSequences, kHidden}),
+         yc = Tensor::zeros({d_count, kSequences, kHidden});
   auto at = [](const Tensor& t, std::vector<int64_t> i) { return static_cast<double>(t.at(i)); };
   for (int64_t d = 0; d < d_count; ++d)
-    for (int64_t n = 0; n < kBatch; ++n) {
+    for (int64_t n = 0; n < kSequences; ++n) {
       std::vector<double> h(kHidden), c(kHidden);
       for (int64_t j = 0; j < kHidden && l.states; ++j)
         h[j] = at(o.h, {d, n, j}), c[j] = at(o.c, {d, n, j});
@@ -91,12 +91,12 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
         }
         h = next;
         for (int64_t j = 0; j < kHidden; ++j)
-          y.data<float>()[((t * d_count + d) * kBatch + n) * kHidden + j] =
+          y.data<float>()[((t * d_count + d) * kSequences + n) * kHidden + j] =
               static_cast<float>(h[j]);
       }
       for (int64_t j = 0; j < kHidden; ++j) {
-        yh.data<float>()[(d * kBatch + n) * kHidden + j] = static_cast<float>(h[j]);
-        yc.data<float>()[(d * kBatch + n) * kHidden + j] = static_cast<float>(c[j]);
+        yh.data<float>()[(d * kSequences + n) * kHidden + j] = static_cast<float>(h[j]);
+        yc.data<float>()[(d * kSequences + n) * kHidden + j] = static_cast<float>(c[j]);
       }
     }
   if (l.batch_first)
@@ -105,8 +105,8 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
   return {y, yh, yc};
 }
 
-OnnxModel model_of(const Layer& l, const Operands& o,
-                   const OnnxDim& batch = static_cast<int>(kBatch)) {
+OnnxModel model_of(const RecurrentNode& l, const RecurrentOperands& o,
+                   const OnnxDim& batch = static_cast<int>(kSequences)) {
   OnnxModel m(14);
   auto states = [&](const Tensor& t) {
     return l.batch_first ? t.permute({1, 0, 2}).contiguous() : t;
@@ -120,7 +120,7 @@ OnnxModel model_of(const Layer& l, const Operands& o,
       .constant("B", o.b)
       .constant("h", states(o.h))
       .constant("c", states(o.c));
-  m.constant("lengths", Tensor::from(kLengths, {kBatch}));
+  m.constant("lengths", Tensor::from(kLengths, {kSequences}));
   Attrs attrs = l.attrs;
   attrs.push_back({"direction", l.direction});
   attrs.push_back({"hidden_size", kHidden});
@@ -136,8 +136,8 @@ OnnxModel model_of(const Layer& l, const Operands& o,
   return m;
 }
 
-std::vector<Layer> layers() {
-  std::vector<Layer> all;
+std::vector<RecurrentNode> layers() {
+  std::vector<RecurrentNode> all;
   for (const char* op : {"LSTM", "GRU", "RNN"})
     for (const char* direction : {"forward", "reverse", "bidirectional"}) {
       all.push_back({.op = op, .direction = direction});
@@ -153,9 +153,9 @@ std::vector<Layer> layers() {
 }
 
 TEST(OnnxRecurrent, GivesWhatTheDefinitionGivesAndComesBack) {
-  for (const Layer& l : layers()) {
+  for (const RecurrentNode& l : layers()) {
     SCOPED_TRACE(l.what());
-    Operands o(l);
+    RecurrentOperands o(l);
     graph::Graph g = model_of(l, o).import();
     Tensor x = l.batch_first ? o.x.permute({1, 0, 2}).contiguous() : o.x;
     std::vector<Tensor> want = by_definition(l, o), got = run_graph(g, {x}),
@@ -172,46 +172,46 @@ TEST(OnnxRecurrent, GivesWhatTheDefinitionGivesAndComesBack) {
 }
 
 TEST(OnnxRecurrent, TheBatchMayBeKnownAtRunTimeOnly) {
-  Layer l{.direction = "bidirectional"};
-  Operands o(l);
+  RecurrentNode l{.direction = "bidirectional"};
+  RecurrentOperands o(l);
   graph::Graph g = model_of(l, o, "N").import();
   std::vector<Tensor> want = by_definition(l, o), got = runtime::compile(g).run({o.x});
   for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(allclose(got[i], want[i], 1e-5, 1e-5)) << i;
 }
 
 TEST(OnnxRecurrent, LengthsOfEveryStepAreNoLengths) {
-  Layer l{.op = "GRU"};
-  Operands o(l);
+  RecurrentNode l{.op = "GRU"};
+  RecurrentOperands o(l);
   OnnxModel m;
-  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kSequences), static_cast<int>(kIn)})
       .constant("W", o.w)
       .constant("R", o.r);
-  m.constant("n", Tensor::full({kBatch}, kSteps, DType::int32));
+  m.constant("n", Tensor::full({kSequences}, kSteps, DType::int32));
   m.node("GRU", {"x", "W", "R", "", "n"}, {"", "Y_h"}, {{"hidden_size", kHidden}}).output("Y_h");
   EXPECT_EQ(node_of(m.import(), "gru").inputs.size(), 4u);
 }
 
 TEST(OnnxRecurrent, LengthsMayBeAnInput) {
-  Layer l{.lengths = true};
-  Operands o(l);
+  RecurrentNode l{.lengths = true};
+  RecurrentOperands o(l);
   OnnxModel m;
-  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
-      .input("n", {static_cast<int>(kBatch)}, kInt32);
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kSequences), static_cast<int>(kIn)})
+      .input("n", {static_cast<int>(kSequences)}, kInt32);
   m.constant("W", o.w).constant("R", o.r).constant("B", o.b);
   m.node("LSTM", {"x", "W", "R", "B", "n"}, {"Y"}).output("Y");
-  Tensor got = run_one(m.import(), {o.x, Tensor::from(kLengths, {kBatch})});
+  Tensor got = run_one(m.import(), {o.x, Tensor::from(kLengths, {kSequences})});
   EXPECT_TRUE(allclose(got, by_definition(l, o)[0], 1e-5, 1e-5));
   expect_error(ErrorCode::invalid_argument, {"length 5 among 4 steps"}, [&] {
-    run_one(m.import(), {o.x, Tensor::full({kBatch}, 5, DType::int32)});
+    run_one(m.import(), {o.x, Tensor::full({kSequences}, 5, DType::int32)});
   });
 }
 
 TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
   for (const char* op : {"LSTM", "GRU", "RNN"})
     for (bool lengths : {false, true}) {
-      Layer l{.op = op, .direction = "bidirectional", .lengths = lengths};
+      RecurrentNode l{.op = op, .direction = "bidirectional", .lengths = lengths};
       SCOPED_TRACE(l.what());
-      Operands o(l);
+      RecurrentOperands o(l);
       graph::Graph g = model_of(l, o).import(), dynamic = quant::quantize_dynamic_fx(g);
       std::string lower = op;
       for (char& c : lower) c = static_cast<char>(std::tolower(c));
@@ -234,7 +234,9 @@ TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
 }
 
 TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
-  auto import = [](const Layer& l) { return [=] { model_of(l, Operands(l)).import(); }; };
+  auto import = [](const RecurrentNode& l) {
+    return [=] { model_of(l, RecurrentOperands(l)).import(); };
+  };
   expect_error(ErrorCode::unsupported, {"LSTM with clip"}, import({.attrs = {{"clip", 3.0}}}));
   expect_error(ErrorCode::unsupported, {"LSTM with input_forget"},
                import({.attrs = {{"input_forget", int64_t{1}}}}));
@@ -250,8 +252,8 @@ TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
 }
 
 TEST(OnnxRecurrent, PeepholesOfZerosAreNone) {
-  Layer l;
-  Operands o(l);
+  RecurrentNode l;
+  RecurrentOperands o(l);
   OnnxModel m;
   m.input("x", {4, 3, 2}).constant("W", o.w).constant("R", o.r);
   m.constant("P", Tensor::zeros({1, 3 * kHidden}));
@@ -299,8 +301,8 @@ TEST(OnnxRecurrent, PeepholesLetGatesSeeTheCell) {
 }
 
 TEST(OnnxRecurrent, PeepholesNeedAKnownNumberOfSteps) {
-  Layer l;
-  Operands o(l);
+  RecurrentNode l;
+  RecurrentOperands o(l);
   OnnxModel m;
   m.input("x", {"T", 3, 2}).constant("W", o.w).constant("R", o.r);
   m.constant("P", Tensor::ones({1, 3 * kHidden}));

@@ -17,17 +17,9 @@ namespace {
 using graph::Graph;
 using Ints = std::vector<int64_t>;
 
-// As commands load an ONNX file.
-Graph loaded(const std::string& bytes) {
-  Graph g = graph::multiply_codes(
-      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes))));
-  g.check();
-  return g;
-}
-
 void expect_identity(const Graph& imported, const std::string& what) {
   SCOPED_TRACE(what);
-  const Graph back = loaded(io::to_onnx_bytes(imported));
+  const Graph back = load_onnx(io::to_onnx_bytes(imported));
   EXPECT_EQ(graph::print(back, {.full = true}), graph::print(imported, {.full = true}));
 }
 
@@ -51,7 +43,7 @@ std::vector<Network> networks() {
 
 // As a file from elsewhere would be read.
 Graph float_graph(const Network& n) {
-  return loaded(io::to_onnx_bytes(graph::trace(*n.model, {n.x})->to_graph()));
+  return load_onnx(io::to_onnx_bytes(graph::trace(*n.model, {n.x})->to_graph()));
 }
 
 TEST(OnnxRoundTrip, FloatNetworks) {
@@ -72,8 +64,8 @@ TEST(OnnxRoundTrip, StaticallyQuantizedNetworks) {
       (*prepared)(n.x);
       const Graph made = quant::convert_fx(prepared)->graph();
       const io::OnnxExportOptions options{.target = target};
-      const Graph imported = loaded(io::to_onnx_bytes(made, options));
-      EXPECT_EQ(graph::print(loaded(io::to_onnx_bytes(imported, options)), {.full = true}),
+      const Graph imported = load_onnx(io::to_onnx_bytes(made, options));
+      EXPECT_EQ(graph::print(load_onnx(io::to_onnx_bytes(imported, options)), {.full = true}),
                 graph::print(imported, {.full = true}));
       for (size_t i = 0; i < made.outputs().size(); ++i)
         EXPECT_TRUE(equal(run_graph(imported, {n.x})[i], run_graph(made, {n.x})[i]));
@@ -83,7 +75,7 @@ TEST(OnnxRoundTrip, StaticallyQuantizedNetworks) {
 TEST(OnnxRoundTrip, DynamicAndWeightOnlyNetworks) {
   for (const Network& n : networks()) {
     const Graph g = float_graph(n);
-    expect_identity(loaded(io::to_onnx_bytes(
+    expect_identity(load_onnx(io::to_onnx_bytes(
                         quant::quantize_dynamic_fx(g, quant::per_channel_dynamic_qconfig()))),
                     n.name + ", dynamic");
     const auto weight = quant::per_channel_dynamic_qconfig().weight;
@@ -131,7 +123,7 @@ TEST(OnnxRoundTrip, RecurrentLayers) {
           if (read && d == 1)
             m.node("Squeeze", {"s0", "zero"}, {"last"}, {}, "/last").output("last");
           if (read && d == 2) m.output("s0");
-          expect_identity(loaded(m.bytes()), std::string(cell.op) + " " + direction);
+          expect_identity(load_onnx(m.bytes()), std::string(cell.op) + " " + direction);
         }
 }
 
@@ -155,10 +147,10 @@ TEST(OnnxRoundTrip, LstmsOfCodes) {
               .constant("one", longs({1}));
           m.node("DynamicQuantizeLSTM",
                  {"x", "w", "r", bias ? "b" : "", "", "", "", "", "ws", "z", "rs", "z"}, {"y"},
-                 {{"hidden_size", int64_t{4}}, {"direction", direction}}, "/cell", "com.microsoft");
+                 {{"hidden_size", int64_t{4}}, {"direction", direction}}, "/cell", kMicrosoft);
           if (d == 1) m.node("Squeeze", {"y", "one"}, {"all"}, {}, "/squeeze");
           m.node("Relu", {d == 1 ? "all" : "y"}, {"z_"}, {}, "/relu").output("z_");
-          const Graph g = loaded(m.bytes());
+          const Graph g = load_onnx(m.bytes());
           EXPECT_EQ(count_ops(g, "lstm"), d);
           expect_identity(g, direction + (per_row ? ", by row" : ""));
         }
@@ -174,7 +166,7 @@ TEST(OnnxRoundTrip, TiedWeights) {
   m.node("MatMul", {"q", "w"}, {"r"}, {}, "/r")
       .node("Add", {"r", "b"}, {"y"}, {}, "/y")
       .output("y");
-  expect_identity(loaded(m.bytes()), "linear");
+  expect_identity(load_onnx(m.bytes()), "linear");
 }
 
 TEST(OnnxRoundTrip, MovesOfOpenSizes) {
@@ -182,13 +174,13 @@ TEST(OnnxRoundTrip, MovesOfOpenSizes) {
     OnnxModel m;
     m.input("x", {"N", 12, "H", "W"});
     m.node("DepthToSpace", {"x"}, {"y"}, {{"blocksize", int64_t{2}}, {"mode", mode}}, "/shuffle");
-    expect_identity(loaded(m.output("y").bytes()), "DepthToSpace " + mode);
+    expect_identity(load_onnx(m.output("y").bytes()), "DepthToSpace " + mode);
   }
   OnnxModel pool;
   pool.input("x", {"N", 3, 8, 7, 6});
   pool.node("MaxPool", {"x"}, {"y"},
             {{"kernel_shape", ints({2, 2, 2})}, {"strides", ints({2, 2, 2})}}, "/pool");
-  expect_identity(loaded(pool.output("y").bytes()), "MaxPool of volumes");
+  expect_identity(load_onnx(pool.output("y").bytes()), "MaxPool of volumes");
 }
 
 TEST(OnnxRoundTrip, WeightsOfBlocks) {
@@ -202,8 +194,8 @@ TEST(OnnxRoundTrip, WeightsOfBlocks) {
     m.node(
         "MatMulNBits", in, {"y"},
         {{"K", int64_t{64}}, {"N", int64_t{3}}, {"bits", int64_t{4}}, {"block_size", int64_t{32}}},
-        "/blocks", "com.microsoft");
-    expect_identity(loaded(m.output("y").bytes()), "MatMulNBits");
+        "/blocks", kMicrosoft);
+    expect_identity(load_onnx(m.output("y").bytes()), "MatMulNBits");
   }
 }
 

@@ -12,6 +12,9 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/merge_qdq.h"
+#include "octet/graph/passes/multiply_codes.h"
 #include "octet/io/byte_order_impl.h"
 #include "octet/io/onnx/import.h"
 #include "octet/ops/op.h"
@@ -37,6 +40,14 @@ inline std::vector<Tensor> run_graph(const graph::Graph& g, const std::vector<Te
   std::vector<Tensor> outputs;
   for (graph::ValueId id : g.outputs()) outputs.push_back(values[id]);
   return outputs;
+}
+
+// As commands load an ONNX file.
+inline graph::Graph load_onnx(const std::string& bytes) {
+  graph::Graph g = graph::multiply_codes(
+      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes))));
+  g.check();
+  return g;
 }
 
 inline Tensor run_one(const graph::Graph& g, const std::vector<Tensor>& inputs) {
@@ -167,6 +178,9 @@ inline Tensor longs(const std::vector<int64_t>& values) {
 inline Tensor floats(const std::vector<float>& values) {
   return Tensor::from(values, {static_cast<int64_t>(values.size())});
 }
+
+// The domain of ONNX Runtime's own operators.
+inline constexpr const char* kMicrosoft = "com.microsoft";
 
 // A model being made: OnnxModel(13).input("x", {1, 3}).node("Relu", {"x"}, {"y"}).output("y").
 class OnnxModel {

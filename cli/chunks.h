@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "octet/autograd/autograd.h"
 #include "octet/dist/team.h"
 #include "octet/nn/module.h"
 #include "octet/quant/algorithms/step_team.h"
@@ -26,7 +28,8 @@ class ChunkedStep {
   // were before the step.
   void begin();
   void begin_chunk();
-  // After backward() of chunk / chunks times its loss: takes the gradients away.
+  // After backward() of chunk / chunks times its loss: takes the gradients away. Those of a rank's
+  // last chunk are on their way to the others while backward() still computes earlier layers'.
   void end_chunk(double loss);
   // After the chunks. The module's gradients are those of the batch, on all ranks; the ranges of
   // observers are what the whole batch would have given; running statistics are the means over the
@@ -36,24 +39,35 @@ class ChunkedStep {
  private:
   // What a chunk gives, and what some of them give together.
   struct Node {
-    std::vector<float> sums;         // gradients, then running statistics
-    std::vector<float> least, most;  // of observers
+    std::vector<std::vector<float>> gradients;  // by parameter; empty: none, or on its way
+    std::vector<float> statistics;              // running ones
+    std::vector<float> least, most;             // of observers
     double loss = 0;
     void add(const Node& other);
-    std::string to_bytes() const;
-    void from_bytes(const std::string& bytes);
   };
+  // The ranges of observers and the loss, for the other ranks.
+  static std::string ranges_of(const Node& node);
+  static void set_ranges(Node& node, const std::string& bytes);
   using State = std::map<std::string, Tensor>;
-  Node taken(double loss);
-  void give(const Node& all);
+  void take(size_t parameter);
+  void send_bucket();
+  void give(const Node& all, const std::vector<std::vector<float>>& sums);
 
   dist::Team& team_;
   nn::Module& module_;
   int64_t chunks_, own_;
-  std::vector<Node> nodes_;
+  std::vector<Tensor> parameters_;
+  int64_t done_ = 0;         // own chunks of this step
+  std::vector<Node> nodes_;  // sums of 8, 4, 2, 1 chunks, as the bits of done_ say
+  std::vector<std::unique_ptr<autograd::GradientHook>> hooks_;  // during the last own chunk
+  std::vector<float> bucket_;  // gradients that wait to be sent together
+  size_t begun_ = 0;           // sums of this step
+  struct Place {
+    size_t parameter, sum, offset;
+  };
+  std::vector<Place> sent_;                 // where the gradients are
   std::map<std::string, State> observers_;  // before the step, by path
   std::vector<Tensor> statistics_;          // likewise: float buffers
-  std::vector<bool> has_gradient_;          // by parameter, after a backward pass
 };
 
 // The ranks as those who learn rounding or distill together.

@@ -443,7 +443,8 @@ class Training {
     }
     if (share != 1) l = functional::mul(l, Tensor::scalar(static_cast<float>(share)));
     const double value = l.detach().item();
-    if (std::isfinite(value)) autograd::backward(l);
+    // What chunks give is added on all ranks, whether it is finite or not.
+    if (share != 1 || std::isfinite(value)) autograd::backward(l);
     return value;
   }
 

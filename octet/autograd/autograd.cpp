@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <map>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -15,8 +17,9 @@ struct Node;
 struct State {
   bool requires_grad = false;
   Tensor grad;
-  std::shared_ptr<Node> node;  // null for leaves
-  size_t output = 0;           // which result of the node the tensor is
+  std::shared_ptr<Node> node;   // null for leaves
+  size_t output = 0;            // which result of the node the tensor is
+  std::function<void()> ready;  // of a GradientHook
 };
 using StatePtr = std::shared_ptr<State>;
 
@@ -52,6 +55,8 @@ Node::~Node() {
 std::atomic<uint64_t> g_order{0};
 thread_local bool t_enabled = true;
 
+std::atomic<int64_t> g_hooks{0};
+
 StatePtr state_of(const Tensor& x) {
   return x.defined() ? std::static_pointer_cast<State>(x.autograd_slot()) : nullptr;
 }
@@ -62,7 +67,42 @@ StatePtr make_state(const Tensor& x) {
   return s;
 }
 
+// How many operands of the calls behind a node each leaf with a hook is.
+std::unordered_map<State*, int64_t> uses_of_hooked(const std::shared_ptr<Node>& last) {
+  std::unordered_map<State*, int64_t> uses;
+  if (g_hooks == 0) return uses;
+  std::unordered_set<Node*> seen{last.get()};
+  std::vector<Node*> open{last.get()};
+  while (!open.empty()) {
+    Node* node = open.back();
+    open.pop_back();
+    for (const StatePtr& s : node->inputs) {
+      if (!s) continue;
+      if (s->node) {
+        if (seen.insert(s->node.get()).second) open.push_back(s->node.get());
+      } else if (s->ready) {
+        ++uses[s.get()];
+      }
+    }
+  }
+  return uses;
+}
+
 }  // namespace
+
+GradientHook::GradientHook(const Tensor& x, std::function<void()> ready) : x_(x) {
+  StatePtr s = state_of(x);
+  OCTET_CHECK(s && s->requires_grad && !s->ready, invalid_argument,
+              "GradientHook: the tensor {} {}", to_string(x.type()),
+              s && s->ready ? "has one already" : "is no leaf that requires a gradient");
+  s->ready = std::move(ready);
+  ++g_hooks;
+}
+
+GradientHook::~GradientHook() {
+  if (StatePtr s = state_of(x_)) s->ready = nullptr;
+  --g_hooks;
+}
 
 void set_requires_grad(const Tensor& x, bool on) {
   OCTET_CHECK(
@@ -143,8 +183,10 @@ void backward(const Tensor& y, const Tensor& dy, bool retain_graph) {
   NoGrad no_grad;
   if (!root->node) {
     root->grad = accumulate(root->grad, start);
+    if (root->ready) root->ready();
     return;
   }
+  std::unordered_map<State*, int64_t> uses = uses_of_hooked(root->node);
   // The latest call first: by then all uses of its results have been seen.
   struct Pending {
     std::shared_ptr<Node> node;
@@ -174,12 +216,20 @@ void backward(const Tensor& y, const Tensor& dy, bool retain_graph) {
                 node.name);
     std::vector<Tensor> dxs = node.backward(p.dys);
     if (!retain_graph) node.backward = nullptr;
-    for (size_t i = 0; i < node.inputs.size() && i < dxs.size(); ++i) {
-      if (!node.inputs[i] || !dxs[i].defined()) continue;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const StatePtr& input = node.inputs[i];
+      if (!input) continue;
+      const auto used = uses.find(input.get());
+      const bool last_use = used != uses.end() && --used->second == 0;
+      if (i >= dxs.size() || !dxs[i].defined()) {
+        if (last_use && input->grad.defined()) input->ready();
+        continue;
+      }
       OCTET_CHECK(dxs[i].shape() == node.input_shapes[i], internal,
                   "the gradient of {} for input {} has shape {}; expected {}", node.name, i,
                   to_string(dxs[i].shape()), to_string(node.input_shapes[i]));
-      give(node.inputs[i], dxs[i]);
+      give(input, dxs[i]);
+      if (last_use) input->ready();
     }
   }
 }

@@ -40,6 +40,21 @@ void zero_grad(const Tensor& x);  // back to undefined
 // operator that has no gradient (naming it).
 void backward(const Tensor& y, const Tensor& dy = {}, bool retain_graph = false);
 
+// While it lives, each backward() that reaches the leaf x calls `ready` as soon as x's gradient is
+// complete, as torch's register_post_accumulate_grad_hook does: before the tape's earlier calls
+// have been gone through. A leaf that a used operator gives no gradient is left out. Error unless x
+// is a leaf that requires a gradient, or if it has a hook.
+class GradientHook {
+ public:
+  GradientHook(const Tensor& x, std::function<void()> ready);
+  ~GradientHook();
+  GradientHook(const GradientHook&) = delete;
+  GradientHook& operator=(const GradientHook&) = delete;
+
+ private:
+  Tensor x_;
+};
+
 // Is recording on in this thread? It is unless a NoGrad lives.
 bool enabled();
 

@@ -5,11 +5,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "octet/base/check_impl.h"
@@ -20,7 +24,7 @@
 namespace octet::dist {
 namespace {
 
-constexpr int kTag = 1;
+constexpr int kTag = 1, kFirstSumTag = 2;
 constexpr int64_t kLargestMessage = int64_t{1} << 30;  // MPI counts in int
 
 void check(int result, const char* what) {
@@ -57,6 +61,85 @@ int ranks_on_these_cpus() {
     return std::memcmp(&theirs, &mine, sizeof mine) == 0;
   }));
 }
+
+// A sum on its way through reduce()'s tree and back: what r + 1, r + 2, r + 4, ... have is added to
+// this rank's, which goes to r less its lowest bit; the whole comes back the same way.
+class SumInTree {
+ public:
+  SumInTree(std::vector<float> values, int rank, int size, int tag)
+      : values_(std::move(values)), rank_(rank), size_(size), tag_(tag) {
+    if (values_.size() > static_cast<size_t>(INT_MAX))
+      OCTET_FAIL(unsupported, "a gradient of {} values: MPI counts to {}", values_.size(), INT_MAX);
+    theirs_.resize(values_.size());
+    go_on();
+  }
+
+  // Does what can be done without waiting. Whether all of it is done.
+  bool progress() {
+    while (receiving_ != MPI_REQUEST_NULL) {
+      MPI_Status status;
+      int arrived = 0;
+      const int result = MPI_Test(&receiving_, &arrived, &status);
+      int count = 0;
+      if (result == MPI_SUCCESS && !arrived) return false;
+      if (result == MPI_SUCCESS) MPI_Get_count(&status, MPI_FLOAT, &count);
+      if (result != MPI_SUCCESS || count != static_cast<int>(theirs_.size()))
+        OCTET_FAIL(internal, "another rank trains another network: {} values, not {}",
+                   result == MPI_SUCCESS ? std::to_string(count) : "more", theirs_.size());
+      arrived_from_below_ ? add() : spread();
+    }
+    if (sending_.empty()) return true;
+    int sent = 0;
+    check(
+        MPI_Testall(static_cast<int>(sending_.size()), sending_.data(), &sent, MPI_STATUSES_IGNORE),
+        "send");
+    if (sent) sending_.clear();
+    return sent;
+  }
+
+  std::vector<float> take() { return std::move(whole_ ? theirs_ : values_); }
+  int64_t bytes_up() const {
+    return rank_ == 0 ? 0 : static_cast<int64_t>(values_.size() * sizeof(float));
+  }
+
+ private:
+  // The next part from below, or on towards rank 0.
+  void go_on() {
+    for (; bit_ < size_ && !(rank_ & bit_); bit_ *= 2)
+      if (rank_ + bit_ < size_) return receive(rank_ + bit_, true);
+    if (rank_ == 0) return spread();
+    send(values_, rank_ - bit_);
+    receive(rank_ - bit_, false);
+  }
+  void add() {
+    for (size_t i = 0; i < values_.size(); ++i) values_[i] += theirs_[i];
+    bit_ *= 2;
+    go_on();
+  }
+  // To those whose parts were added; the farthest have the longest way before them.
+  void spread() {
+    whole_ = rank_ != 0;
+    for (int bit = bit_ / 2; bit > 0; bit /= 2)
+      if (rank_ + bit < size_) send(whole_ ? theirs_ : values_, rank_ + bit);
+  }
+  void receive(int from, bool below) {
+    arrived_from_below_ = below;
+    check(MPI_Irecv(theirs_.data(), static_cast<int>(theirs_.size()), MPI_FLOAT, from, tag_,
+                    MPI_COMM_WORLD, &receiving_),
+          "receive");
+  }
+  void send(const std::vector<float>& values, int to) {
+    check(MPI_Isend(values.data(), static_cast<int>(values.size()), MPI_FLOAT, to, tag_,
+                    MPI_COMM_WORLD, &sending_.emplace_back()),
+          "send");
+  }
+
+  std::vector<float> values_, theirs_;
+  int rank_, size_, tag_, bit_ = 1;
+  bool arrived_from_below_ = false, whole_ = false;  // the whole is in theirs_
+  MPI_Request receiving_ = MPI_REQUEST_NULL;
+  std::vector<MPI_Request> sending_;
+};
 
 class MpiTeam : public Team {
  public:
@@ -127,6 +210,30 @@ class MpiTeam : public Team {
           "sum");
   }
 
+  void begin_sum(std::vector<float> values) override {
+    // MPI promises tags up to 32,767; messages of one tag do not overtake one another.
+    const int tag = kFirstSumTag + static_cast<int>(begun_++ % 32000);
+    sums_.push_back(std::make_unique<SumInTree>(std::move(values), rank_, size_, tag));
+    sent_ += sums_.back()->bytes_up();
+  }
+
+  void progress() override {
+    for (const auto& sum : sums_) sum->progress();
+  }
+
+  std::vector<std::vector<float>> end_sums() override {
+    std::vector<std::vector<float>> all;
+    for (const auto& sum : sums_) {
+      while (!sum->progress()) {
+        progress();
+        ::sched_yield();  // ranks may share CPUs
+      }
+      all.push_back(sum->take());
+    }
+    sums_.clear();
+    return all;
+  }
+
   int64_t bytes_sent() const override { return sent_; }
 
   bool is_first_to_fail() override { return add_one(kFailures) == 0; }
@@ -179,6 +286,8 @@ class MpiTeam : public Team {
   int rank_ = 0, size_ = 1;
   MPI_Win window_ = MPI_WIN_NULL;
   int64_t sent_ = 0;
+  uint64_t begun_ = 0;  // sums
+  std::vector<std::unique_ptr<SumInTree>> sums_;
 };
 
 }  // namespace

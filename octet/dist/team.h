@@ -33,7 +33,16 @@ class Team {
   // The sums over all ranks, everywhere.
   virtual void sum(int64_t* values, size_t n) = 0;
 
-  // What was sent by this rank in reduce(), in bytes.
+  // Sums over all ranks while this one goes on computing, all begun in the same order everywhere:
+  // begin_sum() starts one, progress() moves those that were begun on, and end_sums() waits for all
+  // of them and gives them in that order. They are added in reduce()'s tree, so their bits are the
+  // same on all ranks and what reduce() would give. Error internal, naming the sizes, if a rank
+  // has another number of values.
+  virtual void begin_sum(std::vector<float> values) = 0;
+  virtual void progress() {}
+  virtual std::vector<std::vector<float>> end_sums() = 0;
+
+  // What was sent by this rank in reduce() and towards rank 0 for sums, in bytes.
   virtual int64_t bytes_sent() const { return 0; }
 
   // For errors: true for the first rank that asks. It says what is wrong; the others are quiet.

@@ -27,6 +27,65 @@ Tensor leaf(std::vector<float> values) {
   return x;
 }
 
+TEST(GradientHook, IsCalledOnceTheGradientIsWholeAndBeforeEarlierCallsAreGoneThrough) {
+  const Tensor a = leaf({1, 2}), b = leaf({3, 4});
+  std::vector<std::string> order;
+  // a is used first and last, b between.
+  const auto noted = [&](const Tensor& x, const Tensor& other, const std::string& name) {
+    Tensor y = x.detach().clone();
+    record(name, {x, other}, {y}, [&order, name](const std::vector<Tensor>& dys) {
+      order.push_back(name);
+      return std::vector<Tensor>{dys[0], dys[0]};
+    });
+    return y;
+  };
+  const Tensor y = noted(noted(noted(scale(a, 2), a, "first"), b, "middle"), a, "last");
+  const GradientHook of_a(a, [&] {
+    order.push_back("a");
+    EXPECT_EQ(grad(a).to_vector<float>(), (std::vector<float>{4, 4}));  // 2 + 1 + 1
+  });
+  const GradientHook of_b(b, [&] {
+    order.push_back("b");
+    EXPECT_EQ(grad(b).to_vector<float>(), (std::vector<float>{1, 1}));
+  });
+  backward(y, Tensor::ones({2}));
+  EXPECT_EQ(order, (std::vector<std::string>{"last", "middle", "b", "first", "a"}));
+}
+
+TEST(GradientHook, IsCalledWhereTheLastUseGivesNoGradient) {
+  const Tensor a = leaf({1, 2});
+  int calls = 0;
+  const GradientHook hook(a, [&] { ++calls; });
+  const Tensor x = scale(a, 3);
+  Tensor y = x.detach().clone();
+  record("second alone", {a, x}, {y}, [](const std::vector<Tensor>& dys) {
+    return std::vector<Tensor>{Tensor(), dys[0]};
+  });
+  backward(y, Tensor::ones({2}));
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(grad(a).to_vector<float>(), (std::vector<float>{3, 3}));
+  Tensor z = x.detach().clone();
+  record("none", {a}, {z}, [](const std::vector<Tensor>&) { return std::vector<Tensor>(1); });
+  zero_grad(a);
+  backward(z, Tensor::ones({2}));
+  EXPECT_EQ(calls, 1) << "no gradient came";
+}
+
+TEST(GradientHook, EndsWithItsObjectAndIsForLeavesThatRequireAGradient) {
+  const Tensor a = leaf({1, 2});
+  int calls = 0;
+  {
+    const GradientHook hook(a, [&] { ++calls; });
+    backward(a, Tensor::ones({2}));
+    expect_error(ErrorCode::invalid_argument, {"has one already"}, [&] { GradientHook(a, [] {}); });
+  }
+  backward(scale(a, 2), Tensor::ones({2}));
+  EXPECT_EQ(calls, 1);
+  expect_error(ErrorCode::invalid_argument, {"no leaf"}, [&] { GradientHook(scale(a, 2), [] {}); });
+  expect_error(ErrorCode::invalid_argument, {"no leaf"},
+               [&] { GradientHook(Tensor::ones({2}), [] {}); });
+}
+
 TEST(Autograd, SumsOfGradientsStayInTheLayoutTheyHave) {
   for (const Shape& shape : {Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{2, 3, 4, 5, 6}}) {
     const Tensor a = Tensor::randn(shape, 1).contiguous(MemoryFormat::channels_last);

@@ -294,15 +294,28 @@ TEST(CliRanks, TrainingOnAnyNumberOfRanksGivesTheSameBits) {
   const auto args = [&](const std::string& out) {
     return std::vector<std::string>{
         "qat",      kNet, "--data",   kCalibration, "--samples", "256",    "--batch", "32",
-        "--epochs", "2",  "--chunks", "4",          "--lr",      "0.0005", "-o",      out};
+        "--epochs", "2",  "--chunks", "8",          "--lr",      "0.0005", "-o",      out};
   };
   EXPECT_EQ(run_octet(args(dir / "1.octet")).code, 0);
-  for (const int n : {2, 4}) {
+  for (const int n : {2, 8}) {
     const std::string out = dir / fmt::format("{}.octet", n);
     const RunResult r = run_ranks(n, args(out));
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(slurp(out), slurp(dir / "1.octet")) << n << " ranks";
   }
+}
+
+TEST(CliRanks, TrainingThatDivergedSaysSoOnAnyNumberOfRanks) {
+  OCTET_NEED_MPI();
+  TempDir dir;
+  for (const int n : {1, 2}) {
+    const RunResult r =
+        run_ranks(n, {"qat", kNet, "--data", kCalibration, "--samples", "256", "--batch", "32",
+                      "--chunks", "2", "--lr", "1e30", "-o", dir / "q.octet"});
+    EXPECT_NE(r.code, 0);
+    EXPECT_TRUE(contains(r.err, "training diverged in epoch 1")) << r.err;
+  }
+  EXPECT_EQ(count_files(dir.path()), 0u);
 }
 
 TEST(CliRanks, TrainingGoesOnWithAnotherNumberOfRanks) {

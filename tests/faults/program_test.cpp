@@ -27,7 +27,7 @@ Arguments command(const std::string& name, const std::string& out) {
             "1",   "--batch", "32",     "--lr",       "0.0005",    "-o", out};
   return {"tune",   kNet,        "--data",    kCalibration, "--samples", "32",
           "-o",     out,         "--metric",  "sqnr",       "--target",  "200",
-          "--cost", "operators", "--slowest", "1.5"};
+          "--cost", "operators", "--slowest", "1.5",        "--distill", "50"};
 }
 const std::string kCommands[] = {"convert", "quantize", "qat", "tune"};
 

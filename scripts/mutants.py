@@ -8,6 +8,7 @@ stays the same. Ends in one line of figures; exits with 1 if a fault survived.
   scripts/mutants.py --check              only whether the list fits the sources
 """
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,12 @@ def build(*targets):
     return call("cmake", "--build", SOURCE / "build", *jobs, "--target", *targets) == 0
 
 
+def targets_of(program):
+    return [program, "octet-cli"] if program == "test_cli" else [program]
+
+
 def passes(program, tests):
-    environment = {"OCTET_NUM_THREADS": "2", **os.environ}
+    environment = {"OCTET_NUM_THREADS": "2", "OCTET_BINARY": str(SOURCE / "build/bin/octet"), **os.environ}
     try:
         return call(SOURCE / "build/bin" / program, f"--gtest_filter={tests}:-Perf*:Data*:Ort*:Browser*", "--gtest_fail_fast",
                     cwd=SOURCE, env=environment, timeout=TIMEOUT) == 0
@@ -54,14 +59,14 @@ def passes(program, tests):
 def verdict(mutant, sound):
     path, old, new, program, tests = mutant
     if (program, tests) not in sound:  # what fails anyway would kill every fault
-        if not build(program) or not passes(program, tests):
+        if not build(*targets_of(program)) or not passes(program, tests):
             sys.exit(f"scripts/mutants.py: {program} --gtest_filter='{tests}' does not pass without a fault")
         sound.add((program, tests))
     file = SOURCE / path
     before = file.read_text()
     file.write_text(before.replace(old, new))
     try:
-        if not build(program):
+        if not build(*targets_of(program)):
             return "stillborn"  # the compiler finds it: no fault
         return "survived" if passes(program, tests) else "killed"
     finally:
@@ -80,8 +85,8 @@ def main():
     if not SOURCE.exists():
         git("worktree", "prune")
         git("worktree", "add", "--detach", str(SOURCE), head)
-        subprocess.run(["cmake", "--preset", "release", "--log-level=WARNING", "-DOCTET_BUILD_EXAMPLES=OFF"], cwd=SOURCE, check=True,
-                       stdout=subprocess.DEVNULL)
+        options = ["-DOCTET_BUILD_EXAMPLES=OFF", f"-DOCTET_MPI={'ON' if shutil.which('mpirun') else 'OFF'}"]
+        subprocess.run(["cmake", "--preset", "release", "--log-level=WARNING", *options], cwd=SOURCE, check=True, stdout=subprocess.DEVNULL)
     elif subprocess.run(["git", "checkout", "-f", "-q", head], cwd=SOURCE).returncode:
         sys.exit("scripts/mutants.py: build-mutants/src could not be brought to HEAD; remove build-mutants and run this again")
     results_file = WORK / "results"

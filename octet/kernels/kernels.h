@@ -396,7 +396,9 @@ struct KernelTable {
   // n.
   void (*winograd)(const WinogradArgs&, void* scratch, int64_t t0, int64_t t1, int64_t n0,
                    int64_t n1) = nullptr;
-  WinogradCost winograd_cost;
+  // The second on CPUs that have AVX-VNNI too and multiply whole vectors of 512 bits at once, twice
+  // a cycle (Zen 5; Zen 4 takes half of one).
+  WinogradCost winograd_cost, wide_winograd_cost;
 
   // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way
   // of b_zero_points.

@@ -102,13 +102,19 @@ constexpr KernelTable make_table(Isa isa) {
 
 // The same with Winograd's convolutions; `Dot16` multiplies numbers of 16 bits.
 template <typename Dot16>
-constexpr KernelTable with_winograd(KernelTable table, const WinogradCost& cost) {
+constexpr KernelTable with_winograd(KernelTable table, const WinogradCost& cost,
+                                    const WinogradCost& wide_cost) {
   table.winograd_packed_bytes = Winograd<Dot16>::packed_bytes;
   table.winograd_pack = Winograd<Dot16>::pack;
   table.winograd_scratch_bytes = Winograd<Dot16>::scratch_bytes;
   table.winograd = Winograd<Dot16>::run;
   table.winograd_cost = cost;
+  table.wide_winograd_cost = wide_cost;
   return table;
+}
+template <typename Dot16>
+constexpr KernelTable with_winograd(const KernelTable& table, const WinogradCost& cost) {
+  return with_winograd<Dot16>(table, cost, cost);
 }
 
 }  // namespace

@@ -275,6 +275,8 @@ struct Winograd : WinogradTiles {
     auto* const sums = reinterpret_cast<int32_t*>(products + kPlanes * block.y_plane);
     // Even blocks.
     const int64_t blocks = (t1 - t0 + block.tiles - 1) / block.tiles;
+    // Few tiles meet weights that L2 does not keep beside a block.
+    const bool far = blocks <= 4 && weight_bytes(a.channels, a.finish.shape.n) > kCache;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = t0 + (t1 - t0) * b / blocks,
                     tiles = t0 + (t1 - t0) * (b + 1) / blocks - first;
@@ -296,7 +298,7 @@ struct Winograd : WinogradTiles {
             g.a = x + p * block.x_plane + part.first * 2;
             g.b = weights + part.at + m.first + p * m.bytes;
             g.c = products + p * block.y_plane;
-            Product::run(g, 0, tiles, 0, round_up(end - n, kLanes));
+            multiply(g, tiles, round_up(end - n, kLanes), far ? m.bytes : 0);
           }
           for (int64_t panel = n; panel < end; panel += kPanel)
             leave_panel(a, block, products + (panel - n) * 4,
@@ -307,6 +309,24 @@ struct Winograd : WinogradTiles {
       }
     }
   }
+  // The product, tile by tile of its kernel; `ahead` bytes behind its weights, which are needed
+  // next, are fetched meanwhile, a share with each of these tiles, if shares are small enough for
+  // the tiles to hide them.
+  static OCTET_INLINE void multiply(const GemmArgs& g, int64_t rows, int64_t columns,
+                                    int64_t ahead) {
+    constexpr int64_t kMostLines = 64;
+    const int64_t heights = (rows + Product::kRows - 1) / Product::kRows,
+                  lines = ahead * kPanel / (heights * round_up(columns, kPanel) * 64) + 1;
+    if (ahead == 0 || lines > kMostLines + 1) return Product::run(g, 0, rows, 0, columns);
+    const char* next = static_cast<const char*>(g.b) + ahead;
+    for (int64_t n = 0; n < columns; n += kPanel)
+      for (int64_t i = 0; i < heights; ++i) {
+        for (int64_t line = 0; line < lines; ++line, next += 64) __builtin_prefetch(next, 0, 2);
+        Product::run(g, rows * i / heights, rows * (i + 1) / heights, n,
+                     columns - n < kPanel ? columns : n + kPanel);
+      }
+  }
+
   // A panel's products to sums, in `kept` where there are several parts: the first one's, or added
   // to those before; after the last one to codes.
   static void leave_panel(const WinogradArgs& a, const Block& block, const uint8_t* products,

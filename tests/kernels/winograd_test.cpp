@@ -134,6 +134,20 @@ TEST_P(WinogradTest, ManyChannelsAreSummedInParts) {
   }
 }
 
+// Their weights are fetched ahead where few tiles meet many of them (more than 500 KB).
+TEST_P(WinogradTest, WeightsThatAreFetchedAheadAreExact) {
+  Random random(6);
+  for (const auto& [channels, n] : {std::pair<int64_t, int64_t>(96, 79), {129, 150}, {200, 107}})
+    for (const int64_t side : {1, 8, 15, 21}) {
+      WinogradConvolution conv(random, channels, n, side, side);
+      conv.compute_expected();
+      for (const int64_t columns : {1, 100}) {
+        const Guarded y = conv.run(kernels(), 0, columns);
+        ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+      }
+    }
+}
+
 // What is largest in each step: transformed codes and weights of 16 bits, sums of almost 2^25.
 TEST_P(WinogradTest, TheLargestCodesWeightsAndSumsAreExact) {
   Random random(4);

@@ -120,7 +120,9 @@ class WinogradConvolution final : public Winograd {
     // What is expected to take this part of the product's time is worth its weights' memory.
     constexpr double kGain = 0.85;
     constexpr double kPlanes = 36;  // matrices of transformed weights, of 16 bits
-    const kernels::WinogradCost& cost = w_.packed.table->winograd_cost;
+    const kernels::KernelTable& table = *w_.packed.table;
+    static const bool wide = cpu_supports(Isa::avxvnni);
+    const kernels::WinogradCost& cost = wide ? table.wide_winograd_cost : table.winograd_cost;
     const auto count = [](int64_t size, int64_t dilation) {
       return static_cast<double>(engine_detail::tile_starts(size, dilation, kSide).size());
     };

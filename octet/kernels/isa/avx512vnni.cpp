@@ -70,6 +70,7 @@ struct Vnni512Words : Vnni512 {
 
 constinit const KernelTable avx512vnni_table =
     with_winograd<Vnni512Words>(make_table<Vnni512, Vnni256>(Isa::avx512vnni),
-                                {.product = 2.2, .weight_byte = 8, .x = 300, .y = 550});
+                                {.product = 2.2, .weight_byte = 8, .x = 300, .y = 550},
+                                {.product = 3.2, .weight_byte = 28, .x = 110, .y = 210});
 
 }  // namespace octet::kernels

@@ -38,7 +38,8 @@ TEST_P(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
   if (!std::getenv("ORT_DIR")) GTEST_SKIP() << "ORT_DIR does not name an onnxruntime-node package";
   std::vector<std::string> command{"/usr/bin/env", "node"};
   if (cpu_supports(Isa::avxvnni) || cpu_supports(Isa::avx512vnni)) {
-    if (run_process({"/usr/bin/env", "sh", "-c", "command -v qemu-x86_64 && command -v node"}).code)
+    const std::string both = "{ command -v qemu-x86_64 && command -v node; } || exit 1";
+    if (run_process({"/usr/bin/env", "sh", "-c", both}).code != 0)
       GTEST_SKIP() << "this CPU has VNNI, and there is no qemu-x86_64 to hide it";
     const auto node = run_process({"/usr/bin/env", "sh", "-c", "command -v node"}).out;
     command = {"/usr/bin/env", "qemu-x86_64", "-cpu", "Haswell", node.substr(0, node.find('\n'))};

@@ -81,7 +81,7 @@ void ChunkedStep::begin_chunk() {
     for (size_t i = 0; i < parameters_.size(); ++i)
       if (autograd::requires_grad(parameters_[i]))
         hooks_.push_back(
-            std::make_unique<autograd::GradientHook>(parameters_[i], [this, i] { take(i); }));
+            std::make_unique<autograd::GradientHook>(parameters_[i], [this, i] { send(i); }));
   if (done_ == 0) return;  // all is as it was
   for (const auto& [path, observer] : observers_of(module_))
     observer->set_extra_state(observers_.at(path));
@@ -89,8 +89,8 @@ void ChunkedStep::begin_chunk() {
   for (Tensor* t : statistics_of(module_)) t->copy_from(statistics_[i++]);
 }
 
-// In the last own chunk: the parameter's gradient of all own chunks sets out.
-void ChunkedStep::take(size_t parameter) {
+// In the last own chunk: the parameter's gradient is that of all own chunks.
+void ChunkedStep::send(size_t parameter) {
   std::vector<float> sum = autograd::grad(parameters_[parameter]).to_vector<float>();
   autograd::zero_grad(parameters_[parameter]);
   for (size_t n = nodes_.size(); n-- > 0;) {
@@ -98,10 +98,14 @@ void ChunkedStep::take(size_t parameter) {
     nodes_[n].gradients[parameter].clear();
     for (size_t i = 0; i < before.size(); ++i) sum[i] = before[i] + sum[i];
   }
-  sent_.push_back({parameter, begun_, bucket_.size()});
-  append(bucket_, sum);
-  if (bucket_.size() >= kBucket) send_bucket();
+  put(parameter, sum);
   team_.progress();
+}
+
+void ChunkedStep::put(size_t parameter, const std::vector<float>& gradient) {
+  sent_.push_back({parameter, begun_, bucket_.size()});
+  append(bucket_, gradient);
+  if (bucket_.size() >= kBucket) send_bucket();
 }
 
 void ChunkedStep::send_bucket() {
@@ -171,20 +175,17 @@ double ChunkedStep::finish() {
   Node& all = nodes_.at(0);
   // Gradients that no hook was called for.
   for (size_t i = 0; i < all.gradients.size(); ++i)
-    if (!all.gradients[i].empty()) {
-      sent_.push_back({i, begun_, bucket_.size()});
-      append(bucket_, all.gradients[i]);
-    }
+    if (!all.gradients[i].empty()) put(i, all.gradients[i]);
   send_bucket();
   team_.begin_sum(std::move(all.statistics));
-  team_.reduce([&] { return ranges_of(all); },
+  team_.reduce([&] { return all.to_bytes(); },
                [&](const std::string& bytes) {
                  Node theirs;
                  theirs.least = all.least, theirs.most = all.most;  // their sizes
-                 set_ranges(theirs, bytes);
+                 theirs.from_bytes(bytes);
                  all.add(theirs);
                });
-  if (team_.size() > 1) set_ranges(all, team_.broadcast(ranges_of(all)));
+  if (team_.size() > 1) all.from_bytes(team_.broadcast(all.to_bytes()));
   give(all, team_.end_sums());
   return all.loss;
 }
@@ -203,49 +204,34 @@ void ChunkedStep::Node::add(const Node& other) {
   loss += other.loss;
 }
 
-std::string ChunkedStep::ranges_of(const Node& node) {
+std::string ChunkedStep::Node::to_bytes() const {
   std::string bytes;
-  for (const std::vector<float>* v : {&node.least, &node.most})
+  for (const std::vector<float>* v : {&least, &most})
     bytes.append(reinterpret_cast<const char*>(v->data()), v->size() * sizeof(float));
-  bytes.append(reinterpret_cast<const char*>(&node.loss), sizeof node.loss);
+  bytes.append(reinterpret_cast<const char*>(&loss), sizeof loss);
   return bytes;
 }
 
 // Into vectors that have their sizes, which are those of all ranks.
-void ChunkedStep::set_ranges(Node& node, const std::string& bytes) {
+void ChunkedStep::Node::from_bytes(const std::string& bytes) {
   const char* at = bytes.data();
-  const size_t expected = (node.least.size() + node.most.size()) * sizeof(float) + sizeof node.loss;
+  const size_t expected = (least.size() + most.size()) * sizeof(float) + sizeof loss;
   if (bytes.size() != expected)
     fail(ErrorCode::internal, fmt::format("another rank trains another network: {} bytes, not {}",
                                           bytes.size(), expected));
-  for (std::vector<float>* v : {&node.least, &node.most}) {
+  for (std::vector<float>* v : {&least, &most}) {
     std::memcpy(v->data(), at, v->size() * sizeof(float));
     at += v->size() * sizeof(float);
   }
-  std::memcpy(&node.loss, at, sizeof node.loss);
+  std::memcpy(&loss, at, sizeof loss);
 }
 
 LearningTeam::LearningTeam(int64_t chunks, dist::Team& team)
     : team_(team), chunks_(chunks), own_(chunks_of_a_rank(chunks, team)) {}
 
 void LearningTeam::sum(std::vector<float>& values) {
-  if (team_.size() == 1) return;
-  const size_t size = values.size() * sizeof(float);
-  const auto bytes = [&] {
-    return std::string(reinterpret_cast<const char*>(values.data()), size);
-  };
-  std::vector<float> theirs(values.size());
-  const auto read = [&](const std::string& from, std::vector<float>& to) {
-    if (from.size() != size)
-      fail(ErrorCode::internal,
-           fmt::format("another rank learns another network: {} bytes, not {}", from.size(), size));
-    std::memcpy(to.data(), from.data(), size);
-  };
-  team_.reduce(bytes, [&](const std::string& from) {
-    read(from, theirs);
-    for (size_t i = 0; i < values.size(); ++i) values[i] += theirs[i];
-  });
-  read(team_.broadcast(team_.is_first() ? bytes() : std::string()), values);
+  team_.begin_sum(std::move(values));
+  values = std::move(team_.end_sums().front());
 }
 
 }  // namespace octet::cli

@@ -29,7 +29,7 @@ class ChunkedStep {
   void begin();
   void begin_chunk();
   // After backward() of chunk / chunks times its loss: takes the gradients away. Those of a rank's
-  // last chunk are on their way to the others while backward() still computes earlier layers'.
+  // last chunk were sent while backward() went on to earlier layers.
   void end_chunk(double loss);
   // After the chunks. The module's gradients are those of the batch, on all ranks; the ranges of
   // observers are what the whole batch would have given; running statistics are the means over the
@@ -39,17 +39,18 @@ class ChunkedStep {
  private:
   // What a chunk gives, and what some of them give together.
   struct Node {
-    std::vector<std::vector<float>> gradients;  // by parameter; empty: none, or on its way
+    std::vector<std::vector<float>> gradients;  // by parameter; empty: none, or sent
     std::vector<float> statistics;              // running ones
     std::vector<float> least, most;             // of observers
     double loss = 0;
     void add(const Node& other);
+    // The ranges and the loss, for the other ranks.
+    std::string to_bytes() const;
+    void from_bytes(const std::string& bytes);
   };
-  // The ranges of observers and the loss, for the other ranks.
-  static std::string ranges_of(const Node& node);
-  static void set_ranges(Node& node, const std::string& bytes);
   using State = std::map<std::string, Tensor>;
-  void take(size_t parameter);
+  void send(size_t parameter);
+  void put(size_t parameter, const std::vector<float>& gradient);
   void send_bucket();
   void give(const Node& all, const std::vector<std::vector<float>>& sums);
 

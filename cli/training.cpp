@@ -443,7 +443,7 @@ class Training {
     }
     if (share != 1) l = functional::mul(l, Tensor::scalar(static_cast<float>(share)));
     const double value = l.detach().item();
-    // What chunks give is added on all ranks, whether it is finite or not.
+    // All chunks take part in the sums over ranks, also those whose loss is not finite.
     if (share != 1 || std::isfinite(value)) autograd::backward(l);
     return value;
   }

@@ -1,5 +1,5 @@
 #pragma once
-// The values that are no ordinary floats.
+// Infinity and NaN.
 
 #include <limits>
 

@@ -53,9 +53,8 @@ Node::~Node() {
 }
 
 std::atomic<uint64_t> g_order{0};
-thread_local bool t_enabled = true;
-
 std::atomic<int64_t> g_hooks{0};
+thread_local bool t_enabled = true;
 
 StatePtr state_of(const Tensor& x) {
   return x.defined() ? std::static_pointer_cast<State>(x.autograd_slot()) : nullptr;
@@ -220,7 +219,7 @@ void backward(const Tensor& y, const Tensor& dy, bool retain_graph) {
       const StatePtr& input = node.inputs[i];
       if (!input) continue;
       const auto used = uses.find(input.get());
-      const bool last_use = used != uses.end() && --used->second == 0;
+      const bool last_use = used != uses.end() && --used->second == 0 && input->ready;
       if (i >= dxs.size() || !dxs[i].defined()) {
         if (last_use && input->grad.defined()) input->ready();
         continue;

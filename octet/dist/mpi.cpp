@@ -69,7 +69,7 @@ class SumInTree {
   SumInTree(std::vector<float> values, int rank, int size, int tag)
       : values_(std::move(values)), rank_(rank), size_(size), tag_(tag) {
     if (values_.size() > static_cast<size_t>(INT_MAX))
-      OCTET_FAIL(unsupported, "a gradient of {} values: MPI counts to {}", values_.size(), INT_MAX);
+      OCTET_FAIL(unsupported, "a sum of {} values: MPI counts to {}", values_.size(), INT_MAX);
     theirs_.resize(values_.size());
     go_on();
   }
@@ -84,7 +84,7 @@ class SumInTree {
       if (result == MPI_SUCCESS && !arrived) return false;
       if (result == MPI_SUCCESS) MPI_Get_count(&status, MPI_FLOAT, &count);
       if (result != MPI_SUCCESS || count != static_cast<int>(theirs_.size()))
-        OCTET_FAIL(internal, "another rank trains another network: {} values, not {}",
+        OCTET_FAIL(internal, "another rank has another network: {} values, not {}",
                    result == MPI_SUCCESS ? std::to_string(count) : "more", theirs_.size());
       arrived_from_below_ ? add() : spread();
     }

@@ -309,15 +309,16 @@ struct Winograd : WinogradTiles {
       }
     }
   }
-  // The product, tile by tile of its kernel; `ahead` bytes behind its weights, which are needed
-  // next, are fetched meanwhile, a share with each of these tiles, if shares are small enough for
-  // the tiles to hide them.
+  // The product of a matrix. Before each register tile of it a share of the next matrix, which lies
+  // `ahead` bytes behind this one (0: there is none to fetch), is prefetched, unless a share is more
+  // than a tile hides.
   static OCTET_INLINE void multiply(const GemmArgs& g, int64_t rows, int64_t columns,
                                     int64_t ahead) {
     constexpr int64_t kMostLines = 64;
     const int64_t heights = (rows + Product::kRows - 1) / Product::kRows,
-                  lines = ahead * kPanel / (heights * round_up(columns, kPanel) * 64) + 1;
-    if (ahead == 0 || lines > kMostLines + 1) return Product::run(g, 0, rows, 0, columns);
+                  share = ahead * kPanel / (heights * round_up(columns, kPanel)),
+                  lines = round_up(share, 64) / 64;
+    if (ahead == 0 || lines > kMostLines) return Product::run(g, 0, rows, 0, columns);
     const char* next = static_cast<const char*>(g.b) + ahead;
     for (int64_t n = 0; n < columns; n += kPanel)
       for (int64_t i = 0; i < heights; ++i) {

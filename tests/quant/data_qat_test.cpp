@@ -22,9 +22,9 @@ Loss measure(const std::vector<std::string>& more) {
   };
   octet_json({"quantize", model, "--calibrate", train, "--samples", "256", "--weight-bits", "4",
               "-o", dir / "ptq.octet", "--json"});
-  std::vector<std::string> qat{"qat",           model,  "--data",   train,
-                               "--samples",     "4000", "--epochs", "1",
-                               "--weight-bits", "4",    "-o",       dir / "qat.octet"};
+  std::vector<std::string> qat{
+      "qat", model,           "--data", train, "--samples",       "4000",  "--epochs",
+      "1",   "--weight-bits", "4",      "-o",  dir / "qat.octet", "--json"};
   qat.insert(qat.end(), more.begin(), more.end());
   const RunResult trained = run_octet(qat);  // says on standard error how far it is
   EXPECT_EQ(trained.code, 0) << trained.err;

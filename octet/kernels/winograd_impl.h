@@ -309,8 +309,8 @@ struct Winograd : WinogradTiles {
       }
     }
   }
-  // The product of a matrix. Before each register tile of it a share of the next matrix, which lies
-  // `ahead` bytes behind this one (0: there is none to fetch), is prefetched, unless a share is more
+  // The product of a matrix. Before each register tile of it a share of the next matrix, which
+  // lies `ahead` bytes behind this one (0: none is fetched), is prefetched, unless a share is more
   // than a tile hides.
   static OCTET_INLINE void multiply(const GemmArgs& g, int64_t rows, int64_t columns,
                                     int64_t ahead) {

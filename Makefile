@@ -66,11 +66,12 @@ faults:
 # CASES random calls, and a hundredth as many networks; SEED gives others.
 bits:
 	@scripts/bits.sh $(CASES) $(SEED)
-# 16 threads on 8 networks that come and go, for MINUTES.
+# 16 threads on 8 networks that come and go, for MINUTES; RATE runs a second, 0 for as many as there can be.
 MINUTES ?= 2
+RATE ?= 0
 soak:
 	@scripts/build.sh soak
-	@$(build_dir)/bin/soak $$(($(MINUTES) * 60))
+	@$(build_dir)/bin/soak $$(($(MINUTES) * 60)) $(RATE)
 # Faults put into the sources one at a time (scripts/mutants.txt): the tests must find each. OCTET_MUTANTS says how many of those left.
 mutants:
 	@scripts/mutants.py

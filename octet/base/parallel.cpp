@@ -301,9 +301,18 @@ Pool& the_pool() {
   return pool;
 }
 
-std::atomic<bool> g_openmp{false};        // parallel_for takes OpenMP's threads
+thread_local bool t_openmp = false;       // parallel_for takes OpenMP's threads
 std::atomic<bool> g_openmp_used{false};   // there may be some
 std::atomic<bool> g_openmp_spins{false};  // they were left, and nobody has sent them to sleep yet
+std::atomic<bool> g_openmp_spun{false};   // there were SpinningThreads since they were taken
+
+// When our own threads were wanted last; from then on so long OpenMP's do not spin.
+std::atomic<std::chrono::steady_clock::time_point> g_own_time;
+constexpr auto kTakeTurns = std::chrono::milliseconds(20);
+
+bool own_threads_were_wanted_just_now() {
+  return std::chrono::steady_clock::now() - g_own_time.load(std::memory_order_relaxed) < kTakeTurns;
+}
 
 }  // namespace
 
@@ -407,15 +416,17 @@ void after_fork_in_child() {
 void use_openmp_threads() {
   if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1)
     sleeping_team().start();
-  if (g_openmp.load(std::memory_order_relaxed)) return;
+  if (t_openmp) return;
   rest_threads();
-  g_openmp_used = g_openmp = true;
+  g_openmp_used = t_openmp = true;
 }
 
 void use_own_threads() {
-  if (!g_openmp.load(std::memory_order_relaxed)) return;
-  g_openmp_spins = true;
-  g_openmp = false;
+  t_openmp = false;
+  if (running_threads() == 1) return;
+  g_own_time.store(std::chrono::steady_clock::now(), std::memory_order_relaxed);
+  if (g_openmp_spun.load(std::memory_order_relaxed) && g_openmp_spun.exchange(false))
+    g_openmp_spins = true;
 }
 
 namespace {
@@ -430,24 +441,22 @@ void send_openmp_to_sleep() {
 }
 }  // namespace
 
-SpinningThreads::SpinningThreads() {
+SpinningThreads::SpinningThreads() : spin_(!own_threads_were_wanted_just_now()) {
+  if (!spin_) return;
   ++g_spinning;
+  g_openmp_spun = true;
   sleeping_team().end();
 }
-SpinningThreads::~SpinningThreads() { --g_spinning; }
-
-int64_t wake_cost() {
-  return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0
-             ? 8
-             : 1;
+SpinningThreads::~SpinningThreads() {
+  if (spin_) --g_spinning;
 }
+
+int64_t wake_cost() { return t_openmp && g_spinning.load(std::memory_order_relaxed) == 0 ? 8 : 1; }
 
 void start_threads() {
   const int threads = running_threads();
   auto& pool = the_pool();
-  if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) ||
-      !pool.mutex.try_lock())
-    return;
+  if (threads == 1 || t_inside || t_openmp || !pool.mutex.try_lock()) return;
   std::lock_guard lock(pool.mutex, std::adopt_lock);
   pool.of(threads);
 }
@@ -465,7 +474,7 @@ void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* con
   if (threads > 1 && !t_inside && pool.mutex.try_lock()) {
     std::lock_guard lock(pool.mutex, std::adopt_lock);
     Work work{call, context, nullptr};
-    if (g_openmp.load(std::memory_order_relaxed)) {
+    if (t_openmp) {
       before_region(work);
       run_region(work, tasks, threads);
       after_region(work);

@@ -31,23 +31,28 @@ void start_threads();
 // more, which takes a core from whatever else wants to run then (another library's threads).
 void rest_threads();
 
-// From now on parallel_for takes OpenMP's threads instead of a pool of our own. Called by what runs
-// on OpenMP itself (oneDNN): two pools whose threads wait for work by spinning take each other's
-// cores.
+// From now on parallel_for of the calling thread takes OpenMP's threads instead of a pool of our
+// own. Called by what runs on OpenMP itself (oneDNN): two pools whose threads wait for work by
+// spinning take each other's cores.
 void use_openmp_threads();
 // Back to the threads of our own: called by what runs nothing on OpenMP (a program of native
-// kernels only). OpenMP's are sent to sleep when ours are first given work.
+// kernels only). OpenMP's are sent to sleep when ours are first given work, if they spin.
 void use_own_threads();
 
 // While one exists, OpenMP's threads wait for their next work by spinning for some milliseconds: a
 // program's steps follow each other at once. Otherwise they sleep, and waking one takes tens of
 // microseconds: between two calls of an eager model or a training step anything may want the cores.
-// (GNU's OpenMP decides it by the number of its threads; see parallel.cpp.)
+// (GNU's OpenMP decides it by the number of its threads; see parallel.cpp.) They sleep all the same
+// where threads of our own were wanted in the last 20 ms: programs of both kinds that take turns
+// would wait each time until the others' threads are asleep.
 class SpinningThreads {
  public:
   SpinningThreads();
   ~SpinningThreads();
   SpinningThreads(const SpinningThreads&) = delete;
+
+ private:
+  const bool spin_;
 };
 
 // How many times more work a task should have than where threads spin: 1, or 8 where sleeping ones

@@ -28,6 +28,7 @@ struct Threads {
     set_num_threads(n);
   }
   ~Threads() {
+    use_own_threads();
     detail::assume_cpus(0);
     set_num_threads(before);
   }
@@ -254,12 +255,34 @@ TEST(Parallel, RejectsImpossibleThreadCounts) {
 }
 
 }  // namespace
+// wake_cost() is 8 where OpenMP's threads are taken and sleep.
+TEST(Parallel, OpenMPsThreadsAreTakenByTheThreadThatAskedForThem) {
+  const Threads scope(2);
+  std::thread other([] {
+    use_openmp_threads();
+    EXPECT_EQ(wake_cost(), 8);
+  });
+  other.join();
+  EXPECT_EQ(wake_cost(), 1);
+}
+
+TEST(Parallel, OpenMPsThreadsSpinOnlyWhereOurOwnWereNotWantedJustNow) {
+  const Threads scope(2);
+  use_own_threads();
+  use_openmp_threads();
+  {
+    const SpinningThreads taking_turns;
+    EXPECT_EQ(wake_cost(), 8);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  const SpinningThreads alone;
+  EXPECT_EQ(wake_cost(), 1);
+}
+
 // Whoever takes OpenMP's threads where they should sleep has more of them started and waits until
 // they are there; whoever wants them to spin ends those, perhaps before they are there.
 TEST(Parallel, ThreadsTakenAndGivenBackByManyAtOnceDoNotWaitForever) {
-  const int before = num_threads();
-  detail::assume_cpus(2);
-  set_num_threads(2);
+  const Threads scope(2);
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i)
     threads.emplace_back([] {
@@ -269,9 +292,6 @@ TEST(Parallel, ThreadsTakenAndGivenBackByManyAtOnceDoNotWaitForever) {
       }
     });
   for (std::thread& t : threads) t.join();
-  use_own_threads();
-  detail::assume_cpus(0);
-  set_num_threads(before);
 }
 
 }  // namespace octet

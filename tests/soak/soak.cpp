@@ -1,12 +1,15 @@
 // A service that lives: many threads run networks that other threads unload, load again and give
 // to other engines, while the number of threads and the instruction set change.
 //
-//   soak SECONDS [THREADS [RUNS]]      RUNS: so many for each time a model is loaded (70)
+//   soak SECONDS [RATE [THREADS [RUNS]]]
+//     RATE      runs a second of all threads together, at random moments; 0: as many as can be
+//     THREADS   16
+//     RUNS      so many for each time a model is loaded: 700
 //
 // Ends in one line of figures; exits with 1 if a result differed from the first or memory grew.
 // Times are compared among runs of one kind: of one network on one batch size, by one engine with
-// kernels of one instruction set. The first run of a network on a batch size, which plans it, is
-// left out.
+// kernels of one instruction set, on so many threads. Left out are the first run of a network on a
+// batch size, which plans it, and those during which the number of threads changes.
 #include <fmt/format.h>
 #include <malloc.h>
 #include <unistd.h>
@@ -14,6 +17,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -38,10 +42,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kModels = 8;
-constexpr int kBatches = 4;  // inputs of 1 to 4 images for each model
+// Inputs of so many images for each model.
+constexpr int kBatchSizes[] = {1, 4, 16, 32};
+constexpr size_t kBatches = std::size(kBatchSizes);
+constexpr int kMostThreads = 4;
 constexpr const char* kEngineNames[] = {"native", "onednn", "xnnpack"};
 constexpr size_t kEngines = std::size(kEngineNames), kTables = std::size(kIsas);
-constexpr size_t kKinds = kModels * kBatches * kEngines * kTables;
+constexpr size_t kKinds = kModels * kBatches * kEngines * kTables * kMostThreads;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -97,8 +104,12 @@ std::optional<graph::Graph> network(uint64_t seed) {
 
 class Soak {
  public:
-  Soak(double seconds, int threads, int runs)
-      : seconds_(seconds), threads_(threads), runs_of_a_load_(runs), models_(kModels) {
+  struct Options {
+    double seconds = 0, rate = 0;
+    int threads = 16, runs_of_a_load = 700;
+  };
+
+  explicit Soak(const Options& options) : options_(options), models_(kModels) {
     uint64_t seed = 1;
     for (int i = 0; i < kModels; ++i) {
       std::optional<graph::Graph> g;
@@ -108,7 +119,7 @@ class Soak {
       m.file = directory_ / fmt::format("{}.octet", i);
       io::save_octet(*g, m.file);
       const auto reference = runtime::compile(*g, {.engine = "reference"});
-      for (int batch = 1; batch <= kBatches; ++batch) {
+      for (const int batch : kBatchSizes) {
         m.inputs.push_back(Tensor::randn({batch, 3, 6, 6}, seed + static_cast<uint64_t>(batch)));
         m.results.push_back(reference.run({m.inputs.back()}));
       }
@@ -118,15 +129,18 @@ class Soak {
   bool run() {
     const auto start = Clock::now();
     std::vector<std::thread> all;
-    for (int t = 0; t < threads_; ++t) all.emplace_back([this, t] { serve(t); });
+    for (int t = 0; t < options_.threads; ++t) all.emplace_back([this, t] { serve(t); });
     std::vector<double> memory;
-    while (seconds_since(start) < seconds_) {
+    for (size_t quarter = 1; seconds_since(start) < options_.seconds; ++quarter) {
       std::this_thread::sleep_for(std::chrono::milliseconds(250));
-      malloc_trim(0);  // what is free but kept by the allocator is no growth
-      memory.push_back(resident_mb());
-      set_num_threads(1 + static_cast<int>(memory.size()) % 4);
+      set_num_threads(1 + static_cast<int>(quarter / 3) % kMostThreads);
       const auto isas = supported_isas();
-      set_isa(isas[memory.size() % isas.size()]);
+      set_isa(isas[quarter % isas.size()]);
+      // What is free but kept by the allocator is no growth. Whoever allocates next waits for the
+      // pages that it gave back, so this is seldom.
+      if (quarter % 8 != 0) continue;
+      malloc_trim(0);
+      memory.push_back(resident_mb());
     }
     end_ = true;
     for (std::thread& t : all) t.join();
@@ -138,10 +152,20 @@ class Soak {
   void serve(int thread) {
     Random random(static_cast<uint64_t>(thread));
     std::vector<Run> runs;
+    auto next = Clock::now();
     while (!end_) {
+      if (options_.rate > 0) {
+        // Between two requests of this thread lies an exponentially distributed time, as between
+        // those of independent clients. What came too late is not made up for.
+        const double mean = options_.threads / options_.rate;
+        next += std::chrono::duration_cast<Clock::duration>(
+            std::chrono::duration<double>(-std::log(1 - random.uniform()) * mean));
+        next = std::max(next, Clock::now());
+        std::this_thread::sleep_until(next);
+      }
       const auto which = static_cast<size_t>(random.integer(0, kModels - 1));
       Model& m = models_[which];
-      const int64_t what = random.integer(0, 3 * runs_of_a_load_ - 1);
+      const int64_t what = random.integer(0, 3 * options_.runs_of_a_load - 1);
       if (what == 0) {
         m.put(nullptr);
       } else if (what <= 2 || !m.current()) {
@@ -154,12 +178,14 @@ class Soak {
                                              engine * kTables + static_cast<size_t>(before)));
         ++loads_;
       } else if (const auto loaded = m.current()) {
-        const auto i = static_cast<size_t>(random.integer(0, kBatches - 1));
+        const auto i = static_cast<size_t>(random.integer(0, static_cast<int64_t>(kBatches) - 1));
+        const int before = num_threads();
         const auto start = Clock::now();
         const auto got = loaded->program.run({m.inputs[i]});
         const auto ms = static_cast<float>(1e3 * seconds_since(start));
-        const bool first = !loaded->planned[i].exchange(true);
-        runs.push_back({(which * kBatches + i) * kEngines * kTables + loaded->way, ms, first});
+        const bool odd = !loaded->planned[i].exchange(true) || num_threads() != before;
+        const auto way = loaded->way * kMostThreads + static_cast<size_t>(before - 1);
+        runs.push_back({(which * kBatches + i) * kEngines * kTables * kMostThreads + way, ms, odd});
         for (size_t r = 0; r < got.size(); ++r)
           if (!equal(got[r], m.results[i][r])) ++wrong_;
       }
@@ -171,14 +197,14 @@ class Soak {
   struct Run {
     size_t kind;
     float ms;
-    bool first;
+    bool odd;  // the first one, or settings changed meanwhile
   };
   void collect(std::vector<Run>& runs) {
     std::lock_guard lock(mutex_);
     runs_ += static_cast<int64_t>(runs.size());
     // So many times of a kind are enough for its percentiles, and memory stays what it is.
     for (const Run& run : runs)
-      if (!run.first && times_[run.kind].size() < kMost) times_[run.kind].push_back(run.ms);
+      if (!run.odd && times_[run.kind].size() < kMost) times_[run.kind].push_back(run.ms);
     runs.clear();
   }
 
@@ -189,20 +215,18 @@ class Soak {
   }
 
   bool report(const std::vector<double>& memory) {
-    // Of each kind: its median, and by engine its p99 as a multiple of that.
-    std::vector<float> medians, tails[kEngines];
+    // The times of each kind by their median; of an engine's all together the 99th percentile.
+    std::vector<float> medians, ratios[kEngines];
     for (size_t kind = 0; kind < times_.size(); ++kind)
       if (std::vector<float>& times = times_[kind]; times.size() >= kFew) {
         medians.push_back(static_cast<float>(percentile(times, 0.5)));
-        tails[kind / kTables % kEngines].push_back(static_cast<float>(percentile(times, 0.99)) /
-                                                   medians.back());
+        for (const float ms : times)
+          ratios[kind / kMostThreads / kTables % kEngines].push_back(ms / medians.back());
       }
     std::string tail;
-    for (size_t e = 0; e < kEngines; ++e) {
-      const auto within = std::ranges::count_if(tails[e], [](float t) { return t <= 3; });
-      tail += fmt::format("{}{} {:.1f} ({} of {} kinds within 3)", e ? ", " : "", kEngineNames[e],
-                          percentile(tails[e], 0.5), within, tails[e].size());
-    }
+    for (size_t e = 0; e < kEngines; ++e)
+      tail +=
+          fmt::format("{}{} {:.1f}", e ? ", " : "", kEngineNames[e], percentile(ratios[e], 0.99));
     // The most of the second quarter of the time, when all is warm, against the last quarter's.
     const auto most = [&](size_t from, size_t to) {
       double result = 0;
@@ -212,18 +236,21 @@ class Soak {
     const size_t n = memory.size();
     const double early = most(n / 4, n / 2), late = most(n * 3 / 4, n);
     const bool flat = late <= 1.05 * early + 4, good = wrong_ == 0 && flat && runs_ > 0;
+    const std::string rate =
+        options_.rate > 0 ? fmt::format(", {:.0f} runs a second asked for", options_.rate) : "";
     fmt::print(
-        "soak: {:.0f} s, {} threads, {} models: {} runs, {} loads, {} wrong; {} kinds of runs, of "
-        "{:.3f} to {:.3f} ms (median); p99 by median, of half the kinds at most: {}; "
+        "soak: {:.0f} s, {} threads, {} models{}: {} runs, {} loads, {} wrong; {} kinds of runs, "
+        "of "
+        "{:.3f} to {:.3f} ms (median); 99 of 100 took at most so many medians: {}; "
         "memory {:.1f} MB, then {:.1f} MB{}\n",
-        seconds_, threads_, kModels, runs_, loads_.load(), wrong_.load(), medians.size(),
-        percentile(medians, 0), percentile(medians, 1), tail, early, late, good ? "" : ": FAILED");
+        options_.seconds, options_.threads, kModels, rate, runs_, loads_.load(), wrong_.load(),
+        medians.size(), percentile(medians, 0), percentile(medians, 1), tail, early, late,
+        good ? "" : ": FAILED");
     return good;
   }
 
-  static constexpr size_t kKept = 1024, kMost = 1 << 13, kFew = 1000;
-  double seconds_;
-  int threads_, runs_of_a_load_;
+  static constexpr size_t kKept = 1024, kMost = 1 << 13, kFew = 100;
+  Options options_;
   TempDir directory_;
   std::vector<Model> models_;
   std::atomic<bool> end_{false};
@@ -237,15 +264,18 @@ class Soak {
 }  // namespace octet::testing
 
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : 0;
-  const int threads = argc > 2 ? std::atoi(argv[2]) : 16;
-  const int runs = argc > 3 ? std::atoi(argv[3]) : 70;
-  if (seconds <= 0 || threads < 1 || runs < 1) {
-    std::fprintf(stderr, "usage: soak SECONDS [THREADS [RUNS]]\n");
+  octet::testing::Soak::Options options;
+  if (argc > 1) options.seconds = std::atof(argv[1]);
+  if (argc > 2) options.rate = std::atof(argv[2]);
+  if (argc > 3) options.threads = std::atoi(argv[3]);
+  if (argc > 4) options.runs_of_a_load = std::atoi(argv[4]);
+  if (!(options.seconds > 0) || !(options.rate >= 0) || options.threads < 1 ||
+      options.runs_of_a_load < 1) {
+    std::fprintf(stderr, "usage: soak SECONDS [RATE [THREADS [RUNS]]]\n");
     return 2;
   }
   try {
-    return octet::testing::Soak(seconds, threads, runs).run() ? 0 : 1;
+    return octet::testing::Soak(options).run() ? 0 : 1;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "soak: %s\n", e.what());
     return 1;

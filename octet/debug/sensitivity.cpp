@@ -5,7 +5,6 @@
 #include <numeric>
 #include <set>
 
-#include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/base/digest.h"
 #include "octet/base/file.h"
@@ -16,6 +15,7 @@
 #include "octet/graph/passes/merge_qdq.h"
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
+#include "octet/quant/algorithms/output_gradients_impl.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/observer.h"
@@ -422,28 +422,6 @@ class State {
 
 // -- the estimate ---------------------------------------------------------------------------------
 
-// The float network, run call by call, with a zero added to some values, whose gradients are those
-// of the values.
-class Probed : public graph::GraphModule {
- public:
-  Probed(Graph graph, nn::Module& root, std::set<ValueId> values)
-      : GraphModule(std::move(graph), root), values_(std::move(values)) {}
-  using GraphModule::forward;
-  std::map<ValueId, Tensor> zeros;  // of the last run
-
- protected:
-  Tensor result(ValueId id, Tensor value) override {
-    if (!values_.count(id)) return value;
-    Tensor zero = Tensor::zeros(value.shape());
-    autograd::set_requires_grad(zero);
-    zeros[id] = zero;
-    return ops::call("add", {value, zero});
-  }
-
- private:
-  std::set<ValueId> values_;
-};
-
 // By layer, then by source: the estimate of |J e|^2, summed over all samples.
 std::vector<double> estimate_noise(const Network& network, const Batches& samples, int probes) {
   const Graph& g = network.float_graph();
@@ -455,10 +433,8 @@ std::vector<double> estimate_noise(const Network& network, const Batches& sample
   for (size_t i = 0; i < network.sources().size(); ++i)
     entry.insert(entry.end(), network.sources()[i].rounded.size(), layers + i);
   nn::Module root;
-  Probed probed(g, root, {values.begin(), values.end()});
-  probed.eval();
+  quant::OutputGradients gradients(g, root, {values.begin(), values.end()});
   std::vector<double> noise(layers + network.sources().size(), 0);
-  uint64_t seed = 1;
   for (const std::vector<Tensor>& batch : samples) {
     std::vector<Tensor> errors;  // by value
     {
@@ -467,25 +443,16 @@ std::vector<double> estimate_noise(const Network& network, const Batches& sample
         errors.push_back((shown[outputs + 2 * k + 1] - shown[outputs + 2 * k]).contiguous());
     }
     for (int p = 0; p < probes; ++p) {
-      probed.zeros.clear();
-      const std::vector<Tensor> y = probed.forward(batch);
-      Tensor projected;
-      for (const Tensor& output : y) {
-        if (!is_floating(output.dtype()) || !autograd::requires_grad(output)) continue;
-        const Tensor part = (output * Tensor::randn(output.shape(), seed++)).sum();
-        projected = projected.defined() ? projected + part : part;
-      }
-      OCTET_CHECK(projected.defined(), invalid_argument,
+      OCTET_CHECK(gradients.run(batch), invalid_argument,
                   "sensitivity: no output of {} is float and depends on a quantized layer", g.name);
-      autograd::backward(projected);
       std::vector<double> sums(noise.size(), 0);
       for (size_t k = 0; k < values.size(); ++k) {
-        const Tensor gradient = autograd::grad(probed.zeros.at(values[k]));
+        const Tensor gradient = gradients.gradient(values[k]);
         if (!gradient.defined()) continue;
-        const Tensor d = gradient.contiguous();
-        const float *es = errors[k].data<float>(), *ds = d.data<float>();
+        const float *es = errors[k].data<float>(), *ds = gradient.data<float>();
         double sum = 0;
-        for (int64_t e = 0, n = d.numel(); e < n; ++e) sum += static_cast<double>(es[e]) * ds[e];
+        for (int64_t e = 0, n = gradient.numel(); e < n; ++e)
+          sum += static_cast<double>(es[e]) * ds[e];
         sums[entry[k]] += sum;
       }
       for (size_t i = 0; i < noise.size(); ++i) noise[i] += sums[i] * sums[i] / probes;

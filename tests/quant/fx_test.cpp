@@ -587,8 +587,9 @@ TEST(BackendsFx, TensorRtTakesTheReferenceGraphAndOctetRunsTheSameCodes) {
       << calls(lowered->graph());
   EXPECT_EQ(calls(lowered->graph()).find("Reference"), std::string::npos);
   for (const Node& node : reference->graph().nodes())
-    if (node.op == "quantize")
+    if (node.op == "quantize") {
       EXPECT_EQ(reference->graph().type(node.outputs[0]).quantizer->zero_point(), 0);
+    }
 }
 
 TEST(BackendsFx, OneRuleIsTakenAwayOrOneNodeIsLeft) {

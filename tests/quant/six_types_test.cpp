@@ -172,8 +172,9 @@ TEST_P(SixTypes, AllModelsAreQuantizedAndRun) {
     EXPECT_GT(sqnr(q.expected, y), least_sqnr(m.name, type().kind) - (type().qat ? 6 : 0));
     // What was trained is what is converted, to a step of the result. Dynamic ranges are those of x
     // itself.
-    if (type().qat && type().kind != dynamic)
+    if (type().qat && type().kind != dynamic) {
       EXPECT_GT(sqnr(q.simulated, y), type().kind == statically ? 18 : 80);
+    }
 
     Tensor compiled = runtime::compile(q.model->to_graph()).run({q.x})[0];
     if (type().kind == statically)

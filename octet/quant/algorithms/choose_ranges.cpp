@@ -5,11 +5,9 @@
 #include <map>
 #include <set>
 
-#include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
-#include "octet/ops/functional.h"
-#include "octet/ops/op.h"
+#include "octet/quant/algorithms/output_gradients_impl.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/histogram.h"
 
@@ -83,30 +81,6 @@ std::shared_ptr<HistogramObserver> converted(const HistogramObserver& old,
   return made;
 }
 
-// The float network, call by call, with a zero added to some values, whose gradients are theirs.
-class Tapped : public graph::GraphModule {
- public:
-  Tapped(Graph graph, nn::Module& root, std::set<ValueId> values)
-      : GraphModule(std::move(graph), root), values_(std::move(values)) {}
-  using GraphModule::forward;
-  struct Tap {
-    Tensor x, zero;
-  };
-  std::map<ValueId, Tap> taps;  // of the last run
-
- protected:
-  Tensor result(ValueId id, Tensor value) override {
-    if (!values_.count(id)) return value;
-    Tensor zero = Tensor::zeros(value.shape());
-    autograd::set_requires_grad(zero);
-    taps[id] = {value.detach().contiguous(), zero};
-    return ops::call("add", {value, zero});
-  }
-
- private:
-  std::set<ValueId> values_;
-};
-
 // One observer, the values that it is shown, and its candidates.
 struct Place {
   std::string path;
@@ -149,19 +123,8 @@ std::vector<Place> find_places(const ObservedGraphModule& prepared,
   return places;
 }
 
-// A random combination of all float outputs; undefined if none depends on a tapped value.
-Tensor projection(const std::vector<Tensor>& outputs, uint64_t& seed) {
-  Tensor sum;
-  for (const Tensor& y : outputs) {
-    if (!is_floating(y.dtype()) || !autograd::requires_grad(y)) continue;
-    const Tensor part = (y * Tensor::randn(y.shape(), seed++)).sum();
-    sum = sum.defined() ? sum + part : part;
-  }
-  return sum;
-}
-
 // Adds the noise of one direction, for every grid of every place.
-void add_noise(const Tapped& tapped, const std::map<ValueId, size_t>& place_of,
+void add_noise(const OutputGradients& network, const std::map<ValueId, size_t>& place_of,
                std::vector<Place>& places) {
   struct Task {
     size_t place, grid;
@@ -169,13 +132,10 @@ void add_noise(const Tapped& tapped, const std::map<ValueId, size_t>& place_of,
     double noise = 0;
   };
   std::vector<Task> tasks;
-  for (const auto& [v, tap] : tapped.taps)
-    if (Tensor gradient = autograd::grad(tap.zero); gradient.defined()) {
-      gradient = gradient.contiguous();
-      const size_t p = place_of.at(v);
+  for (const auto& [v, p] : place_of)
+    if (const Tensor gradient = network.gradient(v); gradient.defined())
       for (size_t g = 0; g < places[p].grids.size(); ++g)
-        tasks.push_back({p, g, tap.x, gradient, 0});
-    }
+        tasks.push_back({p, g, network.value(v), gradient, 0});
   parallel_for(std::ssize(tasks), [&](int64_t t) {
     Task& task = tasks[static_cast<size_t>(t)];
     task.noise = noise_of(task.x.data<float>(), task.gradient.data<float>(), task.x.numel(),
@@ -216,19 +176,12 @@ std::vector<ChosenRange> choose_ranges(ObservedGraphModule& prepared,
   std::set<ValueId> values;
   for (const auto& [v, place] : place_of) values.insert(v);
   nn::Module root;
-  Tapped tapped(watched.graph, root, values);
-  tapped.eval();
-  uint64_t seed = 1;
+  OutputGradients network(watched.graph, root, values);
   const size_t passes = samples.size() * static_cast<size_t>(options.probes);
   size_t done = 0;
   for (const std::vector<Tensor>& batch : samples)
     for (int p = 0; p < options.probes; ++p) {
-      tapped.taps.clear();
-      const Tensor projected = projection(tapped.forward(batch), seed);
-      if (projected.defined()) {
-        autograd::backward(projected);
-        add_noise(tapped, place_of, places);
-      }
+      if (network.run(batch)) add_noise(network, place_of, places);
       if (options.progress) options.progress(++done, passes);
     }
   std::vector<ChosenRange> result;

@@ -109,6 +109,30 @@ struct Elementwise {
     g.is_signed ? mul_range<true>(g, i0, i1) : mul_range<false>(g, i0, i1);
   }
 
+  template <bool kSigned>
+  static void add_floats_range(const AddFloatsArgs& g, int64_t n) {
+    const Codes<V> codes(g.zero_point, g.lo, g.hi);
+    const I z = V::set(g.q.zero_point);
+    const F scale = V::set(g.q.scale), inverse = V::set(g.inv_scale);
+    const void* x = g.x;
+    const float* b = g.b;
+    const auto add = [=](int64_t i, F floats) OCTET_INLINE_LAMBDA {
+      const F value = V::mul(scale, V::to_float(centred<kSigned>(x, i, z)));
+      return V::round_or_zero(V::mul(V::add(value, floats), inverse));
+    };
+    if (g.b_step == 0) {
+      const F one = V::set(*b);
+      map(g.y, 0, n, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA { return add(i, one); });
+      return;
+    }
+    map(g.y, 0, n, codes,
+        [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA { return add(i, load(b + i, count)); });
+  }
+
+  static void add_floats(const AddFloatsArgs& g, int64_t n) {
+    g.is_signed ? add_floats_range<true>(g, n) : add_floats_range<false>(g, n);
+  }
+
   static void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
                        int32_t hi) {
     const F inverse = V::set(inv_scale);

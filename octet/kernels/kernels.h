@@ -286,6 +286,20 @@ struct BinaryArgs {
   bool is_signed = false;  // a, b and y
 };
 
+// Codes and floats, of neighbouring elements: y = clamp(rne(f(f(f(s * (q-z)) + b) * f(1/sy))) +
+// zero_point), to the codes that quantize has for what is not finite.
+struct AddFloatsArgs {
+  const void* x = nullptr;
+  const float* b = nullptr;
+  int64_t b_step = 1;  // 0: a single value
+  void* y = nullptr;
+  QParams q;
+  float inv_scale = 1;  // f(1/sy)
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 255;
+  bool is_signed = false;  // x and y
+};
+
 // one output pixel: window of `taps` addresses A(p, t) of `channels` bytes
 struct PoolArgs {
   int64_t channels = 0;
@@ -473,6 +487,7 @@ struct KernelTable {
   // -- element by element ----------------------------------------------------------------------
   void (*add)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
   void (*mul)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*add_floats)(const AddFloatsArgs&, int64_t n) = nullptr;
   void (*lookup)(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) = nullptr;
   // q = clamp(rne(f(x * inv_scale)) + zp, lo, hi); NaN -> zp clamped, +inf -> hi, -inf -> lo.
   // The codes are stored as bytes: lo < 0 means int8.

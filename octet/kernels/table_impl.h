@@ -75,6 +75,7 @@ constexpr KernelTable make_table(Isa isa) {
       .average_pool = Pool<V>::average_pool,
       .add = Elementwise<V>::add,
       .mul = Elementwise<V>::mul,
+      .add_floats = Elementwise<V>::add_floats,
       .lookup = Elementwise<V>::lookup,
       .quantize = Elementwise<V>::quantize,
       .quantize_divided = Elementwise<V>::quantize_divided,

@@ -8,6 +8,7 @@
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/graph/passes/fuse_lookups.h"
+#include "octet/graph/passes/mixed_operands.h"
 #include "octet/graph/passes/move_codes.h"
 #include "octet/runtime/program_impl.h"
 
@@ -47,7 +48,10 @@ class Compiler {
     // Other threads meanwhile clear the memory that the weights will be packed into.
     parallel_for(1 + room_.pages(), [&](int64_t i) {
       if (i == 0)
-        impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+        impl_->graph =
+            options.every_value
+                ? g
+                : graph::settle_mixed_operands(graph::fuse_lookups(graph::move_codes(g)));
       else
         room_.touch(i - 1);
     });

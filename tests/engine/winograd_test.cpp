@@ -74,8 +74,6 @@ class Winograd : public ::testing::Test {
   }
 };
 
-}  // namespace
-
 TEST_F(Winograd, LargeImagesOfManyChannelsTakeIt) {
   EXPECT_TRUE(is_winograd({}));
   EXPECT_TRUE(is_winograd({.c = 128, .oc = 128, .side = 28}));
@@ -138,8 +136,6 @@ TEST_F(Winograd, ImagesOfEverySizeAreExactWithOneKernel) {
   }
 }
 
-namespace {
-
 struct FloatConv {
   int64_t c = 16, oc = 16, side = 14;
   std::vector<int64_t> kernel{3, 3}, stride{1, 1}, dilation{1, 1};
@@ -166,8 +162,6 @@ std::unique_ptr<Kernel> kernel_of(const FloatConv& v) {
 }
 
 bool is_winograd(const FloatConv& v) { return is_winograd(*kernel_of(v)); }
-
-}  // namespace
 
 TEST(FloatWinograd, LayersOf16ChannelsTakeIt) {
   EXPECT_TRUE(is_winograd(FloatConv{}));
@@ -235,4 +229,5 @@ TEST(FloatWinograd, ImagesOfEverySizeHaveTheReferenceEnginesBitsWithOneKernel) {
   }
 }
 
+}  // namespace
 }  // namespace octet

@@ -246,6 +246,38 @@ TEST_P(ElementwiseTest, RequantizeIsDequantizeThenQuantize) {
   }
 }
 
+TEST_P(ElementwiseTest, AddFloatsIsDequantizeThenAddThenQuantize) {
+  Random random(10);
+  for (int i = 0; i < 700; ++i) {
+    const int64_t n = random_length(random);
+    const Range from = random_range(random, random.chance(0.5)),
+                to = random_range(random, from.is_signed);
+    const auto x = with_slack(random.bytes(static_cast<size_t>(n)), random);
+    AddFloatsArgs g;
+    g.q = {random.magnitude(1e-3f, 1), from.zero_point};
+    g.b_step = random.chance(0.2) ? 0 : 1;
+    const std::vector<float> b =
+        random_floats(random, static_cast<size_t>(g.b_step ? n : 1), g.q.scale);
+    g.inv_scale =
+        random.chance(0.3) ? 1 / (2 * g.q.scale) : random.one_of({random.magnitude(1, 1e3f), kInf});
+    g.zero_point = to.zero_point, g.lo = to.lo, g.hi = to.hi;
+    g.is_signed = to.is_signed;
+    Guarded y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
+    g.x = x.data();
+    g.b = b.data();
+    g.y = y.data();
+    kernels().add_floats(g, n);
+    for (int64_t j = 0; j < n; ++j) {
+      const float value =
+          g.q.scale * static_cast<float>(code_at(x.data(), j, g.is_signed) - g.q.zero_point);
+      expected.put(static_cast<size_t>(j),
+                   reference_quantize(value + b[static_cast<size_t>(j * g.b_step)], g.inv_scale,
+                                      g.zero_point, g.lo, g.hi));
+    }
+    ASSERT_SAME_BYTES(y, expected) << " in case " << i << " of " << n;
+  }
+}
+
 TEST_P(ElementwiseTest, PlanesQuantizeIntoPixelsExactlyAndWriteNothingElse) {
   Random random(9);
   for (int i = 0; i < 700; ++i) {

@@ -111,7 +111,7 @@ class CodesBinary final : public Kernel {
    private:
     void range(std::span<const void* const> inputs, void* y, int64_t i0,
                int64_t i1) const override {
-      broadcast_.each(i0, i1, inputs[0], inputs[1], bytes_,
+      broadcast_.each(i0, i1, inputs[0], bytes_, inputs[1], bytes_,
                       [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
                           int64_t b_step) {
                         kernels::BinaryArgs call = args_;
@@ -165,6 +165,88 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
       return nullptr;
   }
   return std::make_unique<CodesBinary>(spec.op, element_order(spec), args, of_a.bytes);
+}
+
+namespace {
+
+// Codes and floats, added to codes: what would be dequantize, add and quantize, in one pass.
+class AddFloats final : public Kernel {
+ public:
+  AddFloats(ElementOrder order, const kernels::AddFloatsArgs& args, size_t codes)
+      : order_(order), args_(args), codes_(codes) {}
+  std::string name() const override {
+    return fmt::format("add floats to codes {}", to_string(kernels::table().isa));
+  }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return layout_of(order_); }
+  Layout output_layout(size_t) const override { return layout_of(order_); }
+  std::unique_ptr<Kernel> in_channels_last() const override {
+    if (order_ != ElementOrder::either) return nullptr;
+    return std::make_unique<AddFloats>(ElementOrder::channels_last, args_, codes_);
+  }
+  bool by_rows() const override { return order_ != ElementOrder::channels_last; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::codes_in_float, kOneToCodes);
+  }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<Plan>(
+        args_, codes_,
+        Broadcast(in[codes_], in[1 - codes_], out[0], order_ == ElementOrder::channels_last),
+        out[0]);
+  }
+
+ private:
+  class Plan final : public ElementsPlan {
+   public:
+    Plan(const kernels::AddFloatsArgs& args, size_t codes, Broadcast broadcast, const Shape& y)
+        : ElementsPlan(y), args_(args), codes_(codes), broadcast_(std::move(broadcast)) {}
+
+   private:
+    void range(std::span<const void* const> inputs, void* y, int64_t i0,
+               int64_t i1) const override {
+      broadcast_.each(
+          i0, i1, inputs[codes_], 1, inputs[1 - codes_], sizeof(float),
+          [&](int64_t i, int64_t count, const void* x, int64_t, const void* b, int64_t b_step) {
+            kernels::AddFloatsArgs call = args_;
+            call.x = x;
+            call.b = static_cast<const float*>(b);
+            call.b_step = b_step;
+            call.y = at(y, i, 1);
+            kernels::table().add_floats(call, count);
+          });
+    }
+    kernels::AddFloatsArgs args_;
+    size_t codes_;
+    Broadcast broadcast_;
+  };
+
+  ElementOrder order_;
+  kernels::AddFloatsArgs args_;
+  size_t codes_;  // which operand they are
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_add_floats(const OpSpec& spec) {
+  const size_t codes = spec.inputs[0].is_quantized() ? 0 : 1;
+  const TensorType &x = spec.inputs[codes], &b = spec.inputs[1 - codes], &y = spec.outputs[0];
+  // (Where codes are repeated, more than one comes to a float.)
+  if (!codes_per_tensor(x) || b.dtype != DType::float32 || !codes_per_tensor(y) ||
+      x.dtype != y.dtype || x.dims != y.dims)
+    return nullptr;
+  const CodesOf of_x(x), out(y);
+  if (of_x.bytes != 1) return nullptr;
+  const auto range = engine_detail::activation_range(
+      spec.attrs.has("activation") ? spec.attrs.get_string("activation") : "none", y);
+  kernels::AddFloatsArgs args;
+  args.q = {of_x.scale, of_x.zero_point};
+  args.inv_scale = out.inv_scale;
+  args.zero_point = out.zero_point;
+  args.lo = range.lo;
+  args.hi = range.hi;
+  args.is_signed = of_x.is_signed;
+  return std::make_unique<AddFloats>(element_order(spec), args, codes);
 }
 
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {

@@ -19,6 +19,7 @@ Engine make_engine() {
   e.add({"lstm"}, make_lstm);
   e.add({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"}, make_pool);
   e.add({"add", "sub", "mul"}, make_binary);
+  e.add({"add"}, make_add_floats);
   e.add({"quantize"}, make_quantize);
   e.add({"dequantize"}, make_dequantize);
   e.add({"requantize"}, make_requantize);

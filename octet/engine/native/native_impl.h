@@ -78,6 +78,7 @@ std::unique_ptr<Kernel> make_linear_blocks(const OpSpec& spec);   // linear_bloc
 std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);            // lstm.cpp
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);            // pool.cpp
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec);          // elementwise.cpp
+std::unique_ptr<Kernel> make_add_floats(const OpSpec& spec);      // elementwise.cpp
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec);        // elementwise.cpp
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec);      // elementwise.cpp
 std::unique_ptr<Kernel> make_requantize(const OpSpec& spec);      // elementwise.cpp

@@ -56,7 +56,7 @@ class BatchNormPlan final : public ElementsPlan {
   void step(kernels::Arithmetic op, const void* x, const std::vector<float>& numbers, void* out,
             int64_t i0, int64_t i1) const {
     auto* y = static_cast<float*>(out);
-    broadcast_.each(i0, i1, x, numbers.data(), sizeof(float),
+    broadcast_.each(i0, i1, x, sizeof(float), numbers.data(), sizeof(float),
                     [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
                         int64_t b_step) {
                       kernels::table().arithmetic(op, static_cast<const float*>(a), a_step,

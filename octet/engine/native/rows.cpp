@@ -50,7 +50,7 @@ class BinaryPlan final : public ElementsPlan {
   void range(std::span<const void* const> inputs, void* out, int64_t i0,
              int64_t i1) const override {
     auto* y = static_cast<float*>(out);
-    broadcast_.each(i0, i1, inputs[0], inputs[1], sizeof(float),
+    broadcast_.each(i0, i1, inputs[0], sizeof(float), inputs[1], sizeof(float),
                     [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
                         int64_t b_step) {
                       kernels::table().arithmetic(op_, static_cast<const float*>(a), a_step,

@@ -116,21 +116,21 @@ class Broadcast {
   }
 
   // part(i, count, a, a_step, b, b_step): elements i..i + count of the result go with `count`
-  // elements at `a`, or one where a_step is 0, and so for b; of `bytes` bytes each. At most one
+  // elements at `a`, or one where a_step is 0, and so for b; of so many bytes each. At most one
   // step is 0.
   template <typename Part>
-  void each(int64_t i0, int64_t i1, const void* a, const void* b, int64_t bytes,
+  void each(int64_t i0, int64_t i1, const void* a, int64_t a_bytes, const void* b, int64_t b_bytes,
             Part&& part) const {
     if (i0 >= i1) return;
     const auto *from_a = static_cast<const std::byte*>(a),
                *from_b = static_cast<const std::byte*>(b);
     const Axis& run = axes_[0];
-    if (repeats_short_run()) return each_repeated(i0, i1, from_a, from_b, bytes, part);
+    if (repeats_short_run()) return each_repeated(i0, i1, from_a, a_bytes, from_b, b_bytes, part);
     for (int64_t i = i0; i < i1;) {
       const int64_t inside = i % run.size, count = std::min(run.size - inside, i1 - i);
       const auto [at_a, at_b] = places(i / run.size, 1);
-      part(i, count, from_a + (at_a + inside * run.a) * bytes, run.a,
-           from_b + (at_b + inside * run.b) * bytes, run.b);
+      part(i, count, from_a + (at_a + inside * run.a) * a_bytes, run.a,
+           from_b + (at_b + inside * run.b) * b_bytes, run.b);
       i += count;
     }
   }
@@ -171,24 +171,25 @@ class Broadcast {
 
   // Such runs are first written behind one another.
   template <typename Part>
-  void each_repeated(int64_t i0, int64_t i1, const std::byte* a, const std::byte* b, int64_t bytes,
-                     Part&& part) const {
+  void each_repeated(int64_t i0, int64_t i1, const std::byte* a, int64_t a_bytes,
+                     const std::byte* b, int64_t b_bytes, Part&& part) const {
     alignas(64) std::byte tile[kTile + kBufferSlack];
     const int64_t run = axes_[0].size, block = run * axes_[1].size;
     const bool repeats_a = axes_[1].a == 0;
-    const int64_t copies = std::clamp<int64_t>(kTile / (run * bytes), 1, axes_[1].size),
+    const int64_t bytes = repeats_a ? a_bytes : b_bytes, own_bytes = repeats_a ? b_bytes : a_bytes,
+                  copies = std::clamp<int64_t>(kTile / (run * bytes), 1, axes_[1].size),
                   length = copies * run;
     for (int64_t i = i0; i < i1;) {
       const int64_t end = std::min(i1, (i / block + 1) * block);
       const auto [at_a, at_b] = places(i / block, 2);
       const std::byte* repeated = repeats_a ? a + at_a * bytes : b + at_b * bytes;
-      const std::byte* whole = repeats_a ? b + at_b * bytes : a + at_a * bytes;
+      const std::byte* whole = repeats_a ? b + at_b * own_bytes : a + at_a * own_bytes;
       for (int64_t k = 0; k < copies; ++k)
         std::memcpy(tile + k * run * bytes, repeated, static_cast<size_t>(run * bytes));
       while (i < end) {
         const int64_t inside = i % block, phase = inside % run,
                       count = std::min(end - i, length - phase);
-        const std::byte *other = tile + phase * bytes, *own = whole + inside * bytes;
+        const std::byte *other = tile + phase * bytes, *own = whole + inside * own_bytes;
         part(i, count, repeats_a ? other : own, int64_t{1}, repeats_a ? own : other, int64_t{1});
         i += count;
       }

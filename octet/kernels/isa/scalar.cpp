@@ -205,6 +205,13 @@ void mul(const BinaryArgs& g, int64_t i0, int64_t i1) {
   }
 }
 
+void add_floats(const AddFloatsArgs& g, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = g.q.scale * static_cast<float>(code_at(g.x, i, g.is_signed) - g.q.zero_point);
+    store_code(g.y, i, quantize_one(x + g.b[i * g.b_step], g.inv_scale, g.zero_point, g.lo, g.hi));
+  }
+}
+
 void lookup(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) {
   for (int64_t i = 0; i < n; ++i) y[i] = table[x[i]];
 }
@@ -348,6 +355,7 @@ constinit const KernelTable scalar_table = {
     .average_pool = average_pool,
     .add = add,
     .mul = mul,
+    .add_floats = add_floats,
     .lookup = lookup,
     .quantize = quantize,
     .quantize_divided = quantize_divided,

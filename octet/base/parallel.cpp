@@ -183,7 +183,7 @@ class Team {
   void rest() { rest_ = true; }
 
  private:
-  static constexpr int kOpen = 1 << 24, kSpinsOfCaller = 5000;
+  static constexpr int kOpen = 1 << 24, kSpinsOfCaller = 300;
   static constexpr auto kSpinTime = std::chrono::milliseconds(2);
 
   // Tasks begin..end-1 that nobody has taken yet; from both ends they are taken one by one.
@@ -225,7 +225,9 @@ class Team {
     const auto end = Clock::now() + kSpinTime;
     for (int i = 1; (round = round_.load(std::memory_order_acquire)) == last; ++i) {
       relax();
-      if (i % 64 == 0 && (rest_.load(std::memory_order_relaxed) || Clock::now() > end)) break;
+      if (i % 64 != 0) continue;
+      if (rest_.load(std::memory_order_relaxed) || Clock::now() > end) break;
+      sched_yield();  // to the caller, say, if the system has both on one core
     }
     while (round == last) {
       ++asleep_;

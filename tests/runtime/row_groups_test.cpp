@@ -75,6 +75,32 @@ TEST(RowGroups, AllStepsButTheFirstSayThatTheyRunWithIt) {
   EXPECT_EQ(seconds[3], 0);
 }
 
+// Rows of 997 codes that are written over: kernels read whole vectors, ThreadSanitizer sees whether
+// that reaches what another thread writes.
+TEST(RowGroups, RowsOfOddWidthThatAreWrittenOver) {
+  const graph::Graph g = graph::parse(R"(graph rows {
+  %x: QUInt8(997, 300) scale=0.0625 zero_point=131 = input
+  %t: QUInt8(300, 997) scale=0.0625 zero_point=131 = permute(%x, dims=[1, 0])
+  %half: QUInt8(997) scale=0.0625 zero_point=0 = input
+  %a: QUInt8(300, 997) scale=0.125 zero_point=110 = add(%t, %half)
+  %b: QUInt8(300, 997) scale=0.125 zero_point=100 = mul(%a, %half)
+  return (%b)
+})");
+  std::vector<uint8_t> codes(300 * 997), half(997);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 31 + i / 96 * 17);
+  for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<uint8_t>(i * 7);
+  const auto type_of = [&](size_t input) { return g.type(g.inputs()[input]).quantizer; };
+  const std::vector<Tensor> x = {make_quantized(Tensor::from(codes, {997, 300}), type_of(0)),
+                                 make_quantized(Tensor::from(half, {997}), type_of(1))};
+  const Program program = compile(g);
+  ASSERT_EQ(program.steps().size(), 3u);
+  EXPECT_TRUE(program.steps()[2].with_previous);
+  const int threads = num_threads();
+  set_num_threads(4);
+  EXPECT_TRUE(equal(program.run(x)[0], compile(g, {.engine = "reference"}).run(x)[0]));
+  set_num_threads(threads);
+}
+
 TEST(RowGroups, ValuesInsideCanBeWatchedAndNeedMemoryOnlyThen) {
   const graph::Graph g = graph::parse(kRows);
   const Program program = compile(g), reference = compile(g, {.engine = "reference"});

@@ -147,6 +147,22 @@ TEST(NativeKernels, AddSubAndMulOfBroadcastCodes) {
   });
 }
 
+TEST(NativeKernels, AddOfCodesAndBroadcastFloats) {
+  expect_as_reference(600, [](KernelGenerator& g) {
+    const Shape y = random_shape(g, g.integer(1, 4), 12);
+    Shape repeated = y;
+    for (int64_t& size : repeated)
+      if (g.chance(0.5)) size = 1;
+    while (!repeated.empty() && repeated[0] == 1 && g.chance(0.5)) repeated.erase(repeated.begin());
+    Tensor a = g.codes(y), b = g.floats(repeated);
+    if (g.chance(0.5)) std::swap(a, b);
+    return KernelCase{"add",
+                      {a, b},
+                      {{"activation", g.one_of<std::string>({"none", "relu", "relu6"})}},
+                      g.result()};
+  });
+}
+
 TEST(NativeKernels, ArithmeticOfBroadcastFloats) {
   expect_as_reference(600, [](KernelGenerator& g) {
     const Shape y = random_shape(g, g.integer(1, 4), 12);

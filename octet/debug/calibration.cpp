@@ -70,7 +70,7 @@ double span_of(const quant::SampleRanges::Range& r) {
 
 void CalibrationWatch::half_way(int64_t samples) {
   half_ = samples;
-  for (const auto& [path, values] : range_observers(prepared_, prepared_.watched())) {
+  for (const auto& [path, values] : range_observers(prepared_, prepared_.watched_as_prepared())) {
     const auto& observer = dynamic_cast<const Observer&>(*prepared_.submodule(path));
     if (observer.empty()) continue;
     Half& half = at_half_[path];
@@ -136,7 +136,7 @@ void give_advice(CalibrationQuality& quality, bool compared) {
 
 CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
   CalibrationQuality quality{.samples = samples, .half = half_};
-  const auto watched = prepared_.watched();
+  const auto watched = prepared_.watched_as_prepared();
   std::map<int64_t, CalibrationQuality::Influence> influences;
   double clipped = 0;
   int64_t moving = 0, compared = 0;

@@ -286,6 +286,18 @@ struct BinaryArgs {
   bool is_signed = false;  // a, b and y
 };
 
+// The codes of a scale, lo to hi, each less the zero point.
+struct CodeGrid {
+  float scale = 1, inverse = 1;  // f(1/scale)
+  float lo = 0, hi = 255;        // within +-2^22
+};
+// What rounding floats to codes costs: the sum of f(e * e), e = f(x - f(scale * rne(clamp(f(x *
+// inverse))))); and what clamping alone costs, of f(scale * (f(x * inverse) - clamped)). Eight sums
+// in double, of i modulo 8, are added in order.
+struct SquaredErrors {
+  double all = 0, clipped = 0;
+};
+
 // Codes and floats, of neighbouring elements: y = clamp(rne(f(f(f(s * (q-z)) + b) * f(1/sy))) +
 // zero_point), to the codes that quantize has for what is not finite.
 struct AddFloatsArgs {
@@ -545,6 +557,7 @@ struct KernelTable {
   // The parts of layer_norm, for rows that have a weight for each of several parts: the mean and
   // 1 / sqrt(variance + eps) of one row, and y = f((x - mean) * inverse * weight + bias). y may be
   // x.
+  SquaredErrors (*squared_errors)(const CodeGrid&, const float* x, int64_t n) = nullptr;
   void (*moments)(const float* x, double eps, double* mean, double* inverse, int64_t n) = nullptr;
   void (*normalize)(const float* x, double mean, double inverse, float weight, float bias, float* y,
                     int64_t n) = nullptr;

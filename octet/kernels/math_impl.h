@@ -285,6 +285,31 @@ inline void moments(const float* x, double eps, double* mean, double* inverse, i
   *inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
 }
 
+inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_t n) {
+  constexpr float kRound = 12582912;  // 1.5 * 2^23: adding and subtracting it rounds half to even
+  Doubles8 all{}, clipped{};
+  const auto add = [&](const float* from) {
+    Floats8 v;
+    __builtin_memcpy(&v, from, sizeof v);
+    const Floats8 lo = Floats8{} + grid.lo, hi = Floats8{} + grid.hi, code = v * grid.inverse;
+    const Floats8 above = lo < code ? code : lo, inside = above < hi ? above : hi;
+    const Floats8 e = v - ((inside + kRound) - kRound) * grid.scale,
+                  c = (code - inside) * grid.scale;
+    all += __builtin_convertvector(e * e, Doubles8);
+    clipped += __builtin_convertvector(c * c, Doubles8);
+  };
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) add(x + i);
+  if (i < n) {  // a 0 is a code
+    float rest[8] = {};
+    for (int64_t j = 0; i < n; ++i, ++j) rest[j] = x[i];
+    add(rest);
+  }
+  SquaredErrors sum;
+  for (int j = 0; j < 8; ++j) sum.all += all[j], sum.clipped += clipped[j];
+  return sum;
+}
+
 inline void normalize(const float* x, double mean, double inverse, float weight, float bias,
                       float* y, int64_t n) {
   const auto w = static_cast<double>(weight), b = static_cast<double>(bias);

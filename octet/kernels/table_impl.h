@@ -92,6 +92,7 @@ constexpr KernelTable make_table(Isa isa) {
       .softmax = softmax,
       .function = function,
       .layer_norm = layer_norm,
+      .squared_errors = squared_errors,
       .moments = moments,
       .normalize = normalize,
       .dynamic_terms = dynamic_terms,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "tests/kernels/kernel_test_util.h"
@@ -254,6 +255,25 @@ TEST_P(MathTest, LayerNormInPartsGivesTheSameBits) {
     kernels().moments(x.data(), 1e-5, &mean, &inverse, count);
     kernels().normalize(x.data(), mean, inverse, 0.3f, -0.7f, parts.data(), count);
     EXPECT_EQ(parts, whole);
+  }
+}
+
+TEST_P(MathTest, SquaredErrorsAreTheFormulasInEightSums) {
+  constexpr float kRound = 12582912;
+  for (int64_t n : {1, 7, 8, 9, 100, 1003}) {
+    const std::vector<float> x = numbers(static_cast<size_t>(n));
+    const CodeGrid grid{.scale = 0.037f, .inverse = 1 / 0.037f, .lo = -100, .hi = 155};
+    double all[8] = {}, clipped[8] = {};
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float code = x[i] * grid.inverse, inside = std::min(grid.hi, std::max(grid.lo, code)),
+                  e = x[i] - (inside + kRound - kRound) * grid.scale,
+                  c = (code - inside) * grid.scale;
+      all[i % 8] += static_cast<double>(e * e);
+      clipped[i % 8] += static_cast<double>(c * c);
+    }
+    const SquaredErrors got = kernels().squared_errors(grid, x.data(), n);
+    EXPECT_EQ(got.all, std::accumulate(all, all + 8, 0.0)) << n;
+    EXPECT_EQ(got.clipped, std::accumulate(clipped, clipped + 8, 0.0)) << n;
   }
 }
 

@@ -372,6 +372,7 @@ constinit const KernelTable scalar_table = {
     .softmax = softmax,
     .function = function,
     .layer_norm = layer_norm,
+    .squared_errors = squared_errors,
     .moments = moments,
     .normalize = normalize,
     .dynamic_terms = dynamic_terms,

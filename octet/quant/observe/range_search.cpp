@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "octet/base/check_impl.h"
+#include "octet/kernels/kernels.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::quant {
@@ -268,40 +269,6 @@ RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int
   return Search(h, options, codes).shrink(steps);
 }
 
-namespace {
-
-// What quantizing the values costs: in all, and for those beyond the ends of the range alone.
-struct SquaredErrors {
-  double all = 0, clipped = 0;
-};
-
-SquaredErrors squared_errors(std::span<const float> values, const ScaleZeroPoint& q,
-                             const CodeRange& codes) {
-  // Codes are below 2^22 in magnitude: adding and subtracting 1.5 * 2^23 rounds half to even.
-  constexpr float kRound = 12582912.0F;
-  constexpr size_t kLanes = 8;  // partial sums in a fixed order
-  const float scale = q.scale, inverse = 1.F / q.scale;
-  const auto zero = static_cast<float>(q.zero_point);
-  const float lo = static_cast<float>(codes.quant_min) - zero,
-              hi = static_cast<float>(codes.quant_max) - zero;
-  double all[kLanes] = {}, clipped[kLanes] = {};
-  const auto add = [&](float v, size_t lane) {
-    const float code = v * inverse, inside = std::min(hi, std::max(lo, code));
-    const float e = v - ((inside + kRound) - kRound) * scale, c = (code - inside) * scale;
-    all[lane] += static_cast<double>(e * e);
-    clipped[lane] += static_cast<double>(c * c);
-  };
-  const size_t whole = values.size() / kLanes * kLanes;
-  for (size_t i = 0; i < whole; i += kLanes)
-    for (size_t lane = 0; lane < kLanes; ++lane) add(values[i + lane], lane);
-  for (size_t i = whole; i < values.size(); ++i) add(values[i], i - whole);
-  SquaredErrors sum;
-  for (size_t lane = 0; lane < kLanes; ++lane) sum.all += all[lane], sum.clipped += clipped[lane];
-  return sum;
-}
-
-}  // namespace
-
 RangeChoice least_error_range(std::span<const float> values, const ObserverOptions& options,
                               int steps) {
   OCTET_CHECK(steps >= 1, invalid_argument, "least_error_range: expected 1 step or more, got {}",
@@ -315,8 +282,14 @@ RangeChoice least_error_range(std::span<const float> values, const ObserverOptio
   for (int i = steps; i >= 1; --i) {
     const float part = static_cast<float>(i) / static_cast<float>(steps);
     const RangeChoice range{min * part, max * part, 0};
-    const SquaredErrors e =
-        squared_errors(values, choose_qparams(range.min, range.max, options), codes);
+    const ScaleZeroPoint q = choose_qparams(range.min, range.max, options);
+    const auto zero = static_cast<float>(q.zero_point);
+    const kernels::SquaredErrors e =
+        kernels::table().squared_errors({.scale = q.scale,
+                                         .inverse = 1.F / q.scale,
+                                         .lo = static_cast<float>(codes.quant_min) - zero,
+                                         .hi = static_cast<float>(codes.quant_max) - zero},
+                                        values.data(), std::ssize(values));
     if (e.all < best.error) best = {range.min, range.max, e.all};
     // A narrower symmetric range clips more, so no other one can be better.
     if (is_symmetric(options.qscheme) && e.clipped >= best.error) break;

@@ -192,6 +192,8 @@ class ObservedGraphModule : public graph::GraphModule {
   };
   // With constants as they are now.
   Watched watched() const;
+  // With constants as they were when it was prepared: for what looks at places alone. Copies none.
+  Watched watched_as_prepared() const;
   // Of the observed values and of operands of cat, add and sub, by value of watched(): what eval
   // mode has seen. convert_fx warns of what they show to be lost.
   const SampleRanges& ranges() const { return ranges_; }
@@ -222,6 +224,7 @@ class ObservedGraphModule : public graph::GraphModule {
   void graph_changed() override { calibration_.reset(); }
 
  private:
+  Watched watched_in(const graph::Graph& g) const;
   friend class FixedWeights;
   struct Calibration;
   // Of FixedWeights, which a copy of the network does not have.

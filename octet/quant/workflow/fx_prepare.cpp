@@ -8,6 +8,7 @@
 #include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/observe/scan_impl.h"
 #include "octet/quant/workflow/fx_impl.h"
 
 namespace octet::quant {
@@ -577,9 +578,15 @@ std::shared_ptr<ObservedGraphModule> prepare_graph(const Graph& source,
   if (qat) return prepared;
   // A NaN in a weight is better known now than after calibration.
   const Graph& g = prepared->graph();
-  for (const Node& node : g.nodes())
-    if (is_observer_call(*prepared, node) && g.is_constant(node.inputs[0]))
-      prepared->submodule(node.scope)->clone()->as<Observer>().observe(g.constant(node.inputs[0]));
+  for (const Node& node : g.nodes()) {
+    if (!is_observer_call(*prepared, node) || !g.is_constant(node.inputs[0])) continue;
+    const Tensor weight = g.constant(node.inputs[0]).contiguous();
+    if (weight.numel() == 0) continue;
+    // The observer says what is wrong. To be shown a weight may take it long.
+    if (weight.dtype() != DType::float32 ||
+        !detail::scan(weight.data<float>(), weight.numel()).finite)
+      prepared->submodule(node.scope)->clone()->as<Observer>().observe(weight);
+  }
   return prepared;
 }
 

@@ -88,7 +88,13 @@ bool ObservedGraphModule::is_shown(const Node& observer) const {
 }
 
 ObservedGraphModule::Watched ObservedGraphModule::watched() const {
-  const Graph g = with_values(graph());
+  return watched_in(with_values(graph()));
+}
+ObservedGraphModule::Watched ObservedGraphModule::watched_as_prepared() const {
+  return watched_in(graph());
+}
+
+ObservedGraphModule::Watched ObservedGraphModule::watched_in(const Graph& g) const {
   Watched w;
   std::vector<std::pair<ValueId, const Node*>> observers;
   graph::Rewriter rewriter(g);

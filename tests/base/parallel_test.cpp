@@ -240,7 +240,7 @@ TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
     while (!stop)
       parallel_for(4, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(50)); });
   });
-  // The first call does not wait for a thread that has not started: under a sanitizer it takes long.
+  // The first call does not wait for a thread that has not started, which a sanitizer makes slow.
   const auto sees_two = [] {
     for (int call = 0; call < 20; ++call)
       if (threads_seen() == 2) return 7;

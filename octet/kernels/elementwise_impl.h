@@ -1,7 +1,8 @@
 #pragma once
 // Element by element on codes and floats. Four vectors of int32 or float32 lanes make one vector of
 // codes; `map` runs an operation that gives rounded values over a range and narrows them. Inputs of
-// codes may be read past their end (buffer slack), inputs of floats are not.
+// codes may be read past their end (buffer slack), inputs of floats are not, nor those of add, mul
+// and lookup, which may be written over: what is behind them may be another thread's.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -37,6 +38,14 @@ struct Elementwise {
   static OCTET_INLINE I centred(const void* x, int64_t i, I zero_point) {  // q - z
     return V::sub(V::template load_codes<kSigned>(static_cast<const uint8_t*>(x) + i), zero_point);
   }
+  // The same of `count` codes, which are all that is read.
+  template <bool kSigned>
+  static OCTET_INLINE I centred(const void* x, int64_t i, I zero_point, int64_t count) {
+    if (count == kLanes) return centred<kSigned>(x, i, zero_point);
+    alignas(kLanes) uint8_t codes[kLanes] = {};
+    __builtin_memcpy(codes, static_cast<const uint8_t*>(x) + i, static_cast<size_t>(count));
+    return centred<kSigned>(codes, 0, zero_point);
+  }
   static OCTET_INLINE F load(const float* x, int64_t count) {
     return count == kLanes ? V::load_f32(x) : V::load_f32(x, count);
   }
@@ -64,16 +73,16 @@ struct Elementwise {
     const void *a = g.a, *b = g.b;
     if (g.b_step == 0) {
       const F one = V::mul(sb, V::to_float(V::set(value_of_b(g))));
-      map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-        return rounded<kFits>(
-            V::mul(V::add(V::mul(sa, V::to_float(centred<kSigned>(a, i, za))), one), inverse));
+      map(g.y, i0, i1, codes, [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
+        const F x = V::mul(sa, V::to_float(centred<kSigned>(a, i, za, count)));
+        return rounded<kFits>(V::mul(V::add(x, one), inverse));
       });
       return;
     }
-    map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-      const F x = V::mul(sa, V::to_float(centred<kSigned>(a, i, za)));
+    map(g.y, i0, i1, codes, [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
+      const F x = V::mul(sa, V::to_float(centred<kSigned>(a, i, za, count)));
       return rounded<kFits>(
-          V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb)))), inverse));
+          V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb, count)))), inverse));
     });
   }
 
@@ -94,13 +103,15 @@ struct Elementwise {
     const void *a = g.a, *b = g.b;
     if (g.b_step == 0) {
       const I one = V::set(value_of_b(g));
-      map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-        return V::round(V::mul(V::to_float(V::mul(centred<kSigned>(a, i, za), one)), multiplier));
+      map(g.y, i0, i1, codes, [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
+        const I product = V::mul(centred<kSigned>(a, i, za, count), one);
+        return V::round(V::mul(V::to_float(product), multiplier));
       });
       return;
     }
-    map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-      const I product = V::mul(centred<kSigned>(a, i, za), centred<kSigned>(b, i, zb));
+    map(g.y, i0, i1, codes, [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
+      const I product =
+          V::mul(centred<kSigned>(a, i, za, count), centred<kSigned>(b, i, zb, count));
       return V::round(V::mul(V::to_float(product), multiplier));
     });
   }
@@ -194,8 +205,11 @@ struct Elementwise {
     for (int i = 0; i < 256; ++i)
       rows[i] = static_cast<uint8_t>(i % 128 < 16 ? table[i] : table[i] ^ table[i - 16]);
     const I sixteen = V::set8(16), top = V::set8(-128);
+    alignas(kBytes) uint8_t rest[kBytes] = {};
     for (int64_t i = 0; i < n; i += kBytes) {
-      I low = V::load(x + i), high = V::bit_xor(low, top);
+      const bool whole = n - i >= kBytes;
+      if (!whole) __builtin_memcpy(rest, x + i, static_cast<size_t>(n - i));
+      I low = V::load(whole ? x + i : rest), high = V::bit_xor(low, top);
       I result = V::bit_xor(V::shuffle(V::broadcast128(rows), low),
                             V::shuffle(V::broadcast128(rows + 128), high));
 #pragma GCC unroll 8
@@ -205,7 +219,7 @@ struct Elementwise {
         result = V::bit_xor(result, V::shuffle(V::broadcast128(rows + 16 * row), low));
         result = V::bit_xor(result, V::shuffle(V::broadcast128(rows + 128 + 16 * row), high));
       }
-      if (n - i >= kBytes) {
+      if (whole) {
         V::store(y + i, result);
       } else {
         V::store_bytes(y + i, result, n - i);

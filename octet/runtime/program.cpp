@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -76,20 +75,12 @@ RowGroupPlan plan_group(const Program::Impl& p, const Context& c, const RowGroup
   if (plan.rows == 0) return plan;
   int64_t row_bytes = 0, work = 0;
   for (int s = group.first; s < group.last; ++s) {
-    const Slot& slot = p.slots[p.steps[s].outputs[0]];
-    const TensorType& t = c.types[slot.value];
-    const int64_t own = static_cast<int64_t>(bytes_of(t)) / plan.rows;
+    const TensorType& t = c.types[p.slots[p.steps[s].outputs[0]].value];
     work += numel(t.shape());
-    row_bytes += own;
-    // Parts begin at whole vectors of what they write beside each other: what a kernel reads beyond
-    // the end of its last vector is then not written by another thread, in place.
-    constexpr int64_t kVector = 64;
-    if (p.roots[slot.root].group < 0 && own > 0)
-      plan.unit = std::max(plan.unit, kVector / std::gcd(kVector, own));
+    row_bytes += static_cast<int64_t>(bytes_of(t)) / plan.rows;
   }
   plan.block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, row_bytes), 1, plan.rows);
-  plan.parts =
-      std::clamp<int64_t>(work / kGrain, 1, std::min<int64_t>(num_threads(), plan.units()));
+  plan.parts = std::clamp<int64_t>(work / kGrain, 1, std::min<int64_t>(num_threads(), plan.rows));
   for (int r : group.inner) {
     plan.row_bytes.push_back(c.bytes[r] / static_cast<size_t>(plan.rows));
     plan.offsets.push_back(plan.part_bytes);
@@ -411,8 +402,8 @@ void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
   const RowGroupPlan& plan = c.groups[index];
   const auto mine = reinterpret_cast<uintptr_t>(c.arena.data() + c.scratch_offset) +
                     plan.part_bytes * static_cast<size_t>(part);
-  const int64_t end = plan.begin_of(part + 1);
-  for (int64_t r0 = plan.begin_of(part); r0 < end; r0 += plan.block) {
+  const int64_t end = plan.rows * (part + 1) / plan.parts;
+  for (int64_t r0 = plan.rows * part / plan.parts; r0 < end; r0 += plan.block) {
     const int64_t r1 = std::min(end, r0 + plan.block);
     // Kernels count rows from the tensor's first: for an inner root that would lie before its
     // block.

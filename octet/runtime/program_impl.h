@@ -6,7 +6,6 @@
 // bytes (a reshape and its operand, a result written over an operand) share a root; memory is
 // planned for roots.
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -61,12 +60,8 @@ struct RowGroupPlan {
   int64_t rows = 0;
   int64_t block = 1;  // rows that go through at once
   int64_t parts = 1;  // threads; each has room for a block of every inner root
-  int64_t unit = 1;   // rows: a part begins at a multiple of so many
   size_t part_bytes = 0;
   std::vector<size_t> offsets, row_bytes;  // by inner root
-
-  int64_t units() const { return (rows + unit - 1) / unit; }
-  int64_t begin_of(int64_t part) const { return std::min(rows, units() * part / parts * unit); }
 };
 
 // One set of input shapes: concrete types, kernel plans and memory. Used by one run at a time.

@@ -75,8 +75,8 @@ TEST(RowGroups, AllStepsButTheFirstSayThatTheyRunWithIt) {
   EXPECT_EQ(seconds[3], 0);
 }
 
-// Rows of 997 codes that are written over: kernels read whole vectors, ThreadSanitizer sees whether
-// that reaches what another thread writes.
+// Rows of 997 codes that are written over: ThreadSanitizer sees whether the last vector of a row
+// reads what another thread writes.
 TEST(RowGroups, RowsOfOddWidthThatAreWrittenOver) {
   const graph::Graph g = graph::parse(R"(graph rows {
   %x: QUInt8(997, 300) scale=0.0625 zero_point=131 = input

@@ -20,12 +20,7 @@ class ElementsPlan : public KernelPlan {
  public:
   explicit ElementsPlan(const Shape& y) : n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) final {
-    // Ranges begin at whole vectors: what a kernel reads beyond the end of its last vector is then
-    // not written by another thread, in place.
-    constexpr int64_t kVector = 64;
-    parallel_ranges((n_ + kVector - 1) / kVector, kGrain / kVector, [&](int64_t v0, int64_t v1) {
-      range(inputs, outputs[0], v0 * kVector, std::min(n_, v1 * kVector));
-    });
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
   }
   void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0,
                 int64_t r1) final {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "octet/quant/workflow/fx.h"
@@ -198,6 +199,21 @@ TEST(FxObservers, AValueThatIsReadAsCodesOfTwoDtypesHasTwo) {
     if (node.op == "quantize" && int8.value(node.inputs[0]).name == "x")
       dtypes.insert(int8.type(node.outputs[0]).dtype);
   EXPECT_EQ(dtypes, (std::set<DType>{DType::quint8, DType::qint8}));
+}
+
+TEST(FxObservers, ConstantsAreThoseOfNowOrThoseThatWerePrepared) {
+  Prepared p(kConvBody + "return (%y)");
+  const ValueId w = *p.w.graph.find("w");
+  const Tensor before = p.w.graph.constant(w).clone(), after = Tensor::full({2, 2, 1, 1}, 7);
+  for (const auto& [name, parameter] : p.model->named_parameters())
+    if (name == "w") std::fill_n(parameter->data<float>(), 4, 7.0F);
+  const ObservedGraphModule::Watched now = p.model->watched(),
+                                     prepared = p.model->watched_as_prepared();
+  EXPECT_TRUE(equal(now.graph.constant(w), after));
+  EXPECT_TRUE(equal(prepared.graph.constant(w), before));
+  EXPECT_EQ(prepared.observer, now.observer);
+  EXPECT_EQ(prepared.shown, now.shown);
+  EXPECT_EQ(prepared.source, now.source);
 }
 
 TEST(FxObservers, WhatIsQuantizedReadsAndGivesObservedValues) {

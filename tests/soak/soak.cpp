@@ -128,6 +128,7 @@ class Soak {
 
   bool run() {
     const auto start = Clock::now();
+    set_num_threads(1);  // at most kMostThreads from the start
     std::vector<std::thread> all;
     for (int t = 0; t < options_.threads; ++t) all.emplace_back([this, t] { serve(t); });
     std::vector<double> memory;
@@ -240,8 +241,7 @@ class Soak {
         options_.rate > 0 ? fmt::format(", {:.0f} runs a second asked for", options_.rate) : "";
     fmt::print(
         "soak: {:.0f} s, {} threads, {} models{}: {} runs, {} loads, {} wrong; {} kinds of runs, "
-        "of "
-        "{:.3f} to {:.3f} ms (median); 99 of 100 took at most so many medians: {}; "
+        "of {:.3f} to {:.3f} ms (median); 99 of 100 took at most so many medians: {}; "
         "memory {:.1f} MB, then {:.1f} MB{}\n",
         options_.seconds, options_.threads, kModels, rate, runs_, loads_.load(), wrong_.load(),
         medians.size(), percentile(medians, 0), percentile(medians, 1), tail, early, late,
@@ -249,7 +249,7 @@ class Soak {
     return good;
   }
 
-  static constexpr size_t kKept = 1024, kMost = 1 << 13, kFew = 100;
+  static constexpr size_t kKept = 1024, kMost = 1000, kFew = 100;
   Options options_;
   TempDir directory_;
   std::vector<Model> models_;

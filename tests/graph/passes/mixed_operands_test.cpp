@@ -1,5 +1,7 @@
 #include "octet/graph/passes/mixed_operands.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include "octet/runtime/program.h"
@@ -20,10 +22,10 @@ Tensor bytes(const Shape& shape, DType dtype, double scale, int64_t zero_point) 
 // The codes of an activation with `op` and a constant of the other signedness, broadcast over it.
 Graph network(const std::string& op, bool constant_first) {
   return parse_body(
-      "%x: QUInt8(64, 40) scale=0.0625 zero_point=120 = input\n"
-      "%c: QInt8(40) scale=0.25 zero_point=-3 = constant\n"
-      "%y: QUInt8(64, 40) scale=0.07 zero_point=100 = " +
-          op + (constant_first ? "(%c, %x)\n" : "(%x, %c)\n") + "return (%y)",
+      fmt::format("%x: QUInt8(64, 40) scale=0.0625 zero_point=120 = input\n"
+                  "%c: QInt8(40) scale=0.25 zero_point=-3 = constant\n"
+                  "%y: QUInt8(64, 40) scale=0.07 zero_point=100 = {}({})\nreturn (%y)",
+                  op, constant_first ? "%c, %x" : "%x, %c"),
       {{"c", bytes({40}, DType::qint8, 0.25, -3)}});
 }
 
@@ -59,19 +61,15 @@ TEST(MixedOperands, CodesAndFloatsAreAddedAtOnce) {
   const Tensor x = bytes({3, 8, 5, 7}, DType::quint8, 0.0625, 120);
   for (const Shape& floats : {Shape{3, 8, 5, 7}, Shape{7}, Shape{8, 1, 1}, Shape{3, 1, 5, 1}})
     for (bool floats_first : {false, true}) {
-      std::string dims;
-      for (int64_t d : floats) dims += (dims.empty() ? "" : ", ") + std::to_string(d);
-      const Graph g = parse_body(
-          "%x: QUInt8(3, 8, 5, 7) scale=0.0625 zero_point=120 = input\n"
-          "%c: Float(" +
-              dims +
-              ") = constant\n"
-              "%f: Float(3, 8, 5, 7) = dequantize(%x)\n"
-              "%s: Float(3, 8, 5, 7) = add(" +
-              (floats_first ? "%c, %f" : "%f, %c") +
-              ")\n"
-              "%y: QUInt8(3, 8, 5, 7) scale=0.07 zero_point=100 = quantize(%s)\nreturn (%y)",
-          {{"c", Tensor::randn(floats, 1)}});
+      const Graph g =
+          parse_body(fmt::format("%x: QUInt8(3, 8, 5, 7) scale=0.0625 zero_point=120 = input\n"
+                                 "%c: Float({}) = constant\n"
+                                 "%f: Float(3, 8, 5, 7) = dequantize(%x)\n"
+                                 "%s: Float(3, 8, 5, 7) = add({})\n"
+                                 "%y: QUInt8(3, 8, 5, 7) scale=0.07 zero_point=100 = quantize(%s)\n"
+                                 "return (%y)",
+                                 fmt::join(floats, ", "), floats_first ? "%c, %f" : "%f, %c"),
+                     {{"c", Tensor::randn(floats, 1)}});
       const Graph settled = settle_mixed_operands(g);
       EXPECT_NO_THROW(settled.check());
       const Node& node = settled.producer(settled.outputs()[0]);
@@ -85,7 +83,7 @@ TEST(MixedOperands, CodesAndFloatsAreAddedAtOnce) {
       EXPECT_TRUE(
           equal(program.run({x})[0],
                 runtime::compile(g, {.engine = "reference", .every_value = true}).run({x})[0]))
-          << dims << floats_first;
+          << to_string(floats) << floats_first;
     }
 }
 

@@ -224,7 +224,6 @@ class ObservedGraphModule : public graph::GraphModule {
   void graph_changed() override { calibration_.reset(); }
 
  private:
-  Watched watched_in(const graph::Graph& g) const;
   friend class FixedWeights;
   struct Calibration;
   // Of FixedWeights, which a copy of the network does not have.

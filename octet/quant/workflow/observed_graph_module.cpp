@@ -88,13 +88,13 @@ bool ObservedGraphModule::is_shown(const Node& observer) const {
 }
 
 ObservedGraphModule::Watched ObservedGraphModule::watched() const {
-  return watched_in(with_values(graph()));
-}
-ObservedGraphModule::Watched ObservedGraphModule::watched_as_prepared() const {
-  return watched_in(graph());
+  Watched w = watched_as_prepared();
+  w.graph = with_values(w.graph);
+  return w;
 }
 
-ObservedGraphModule::Watched ObservedGraphModule::watched_in(const Graph& g) const {
+ObservedGraphModule::Watched ObservedGraphModule::watched_as_prepared() const {
+  const Graph& g = graph();
   Watched w;
   std::vector<std::pair<ValueId, const Node*>> observers;
   graph::Rewriter rewriter(g);

@@ -308,7 +308,7 @@ std::atomic<bool> g_openmp_used{false};   // there may be some
 std::atomic<bool> g_openmp_spins{false};  // they were left, and nobody has sent them to sleep yet
 std::atomic<bool> g_openmp_spun{false};   // there were SpinningThreads since they were taken
 
-// When our own threads were wanted last; from then on so long OpenMP's do not spin.
+// When our own threads were wanted last. For kTakeTurns after that OpenMP's do not spin.
 std::atomic<std::chrono::steady_clock::time_point> g_own_time;
 constexpr auto kTakeTurns = std::chrono::milliseconds(20);
 

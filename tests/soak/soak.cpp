@@ -2,6 +2,7 @@
 // to other engines, while the number of threads and the instruction set change.
 //
 //   soak SECONDS [RATE [THREADS [RUNS]]]
+//     SECONDS   10 or more: memory is looked at every two
 //     RATE      runs a second of all threads together, at random moments; 0: as many as can be
 //     THREADS   16
 //     RUNS      so many for each time a model is loaded: 700
@@ -269,9 +270,9 @@ int main(int argc, char** argv) {
   if (argc > 2) options.rate = std::atof(argv[2]);
   if (argc > 3) options.threads = std::atoi(argv[3]);
   if (argc > 4) options.runs_of_a_load = std::atoi(argv[4]);
-  if (!(options.seconds > 0) || !(options.rate >= 0) || options.threads < 1 ||
+  if (!(options.seconds >= 10) || !(options.rate >= 0) || options.threads < 1 ||
       options.runs_of_a_load < 1) {
-    std::fprintf(stderr, "usage: soak SECONDS [RATE [THREADS [RUNS]]]\n");
+    std::fprintf(stderr, "usage: soak SECONDS [RATE [THREADS [RUNS]]], SECONDS >= 10\n");
     return 2;
   }
   try {

@@ -231,7 +231,7 @@ class AddFloats final : public Kernel {
 std::unique_ptr<Kernel> make_add_floats(const OpSpec& spec) {
   const size_t codes = spec.inputs[0].is_quantized() ? 0 : 1;
   const TensorType &x = spec.inputs[codes], &b = spec.inputs[1 - codes], &y = spec.outputs[0];
-  // (Where codes are repeated, more than one comes to a float.)
+  // (Codes that are broadcast over floats have no kernel here: they go through floats.)
   if (!codes_per_tensor(x) || b.dtype != DType::float32 || !codes_per_tensor(y) ||
       x.dtype != y.dtype || x.dims != y.dims)
     return nullptr;

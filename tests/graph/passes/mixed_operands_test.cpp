@@ -56,7 +56,7 @@ TEST(MixedOperands, CompiledProgramsComputeOnCodes) {
       << program.steps().back().kernel;
 }
 
-// Floats on codes, broadcast in several ways, with what the other kind of operand comes first.
+// Floats that are broadcast over codes in several ways, as either operand.
 TEST(MixedOperands, CodesAndFloatsAreAddedAtOnce) {
   const Tensor x = bytes({3, 8, 5, 7}, DType::quint8, 0.0625, 120);
   for (const Shape& floats : {Shape{3, 8, 5, 7}, Shape{7}, Shape{8, 1, 1}, Shape{3, 1, 5, 1}})

@@ -12,9 +12,9 @@ namespace {
 // No trial reaches this bar, so that all of the ladder is gone through.
 std::vector<std::string> tune_args(const std::string& out, std::vector<std::string> more = {}) {
   std::vector<std::string> args{"tune",     kNet,        "--data", kCalibration, "--samples",
-                                "64",       "-o",        out,      "--metric",   "sqnr",
+                                "32",       "-o",        out,      "--metric",   "sqnr",
                                 "--target", "200",       "--cost", "operators",  "--slowest",
-                                "1.5",      "--distill", "50",     "--json"};
+                                "1.5",      "--distill", "20",     "--json"};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -40,10 +40,10 @@ TEST(CliTune, EveryRecipeIsReplayedAndTheBestToTheSameBytes) {
   const std::string state = dir / "n.octet.tune";
   for (size_t i = 0; i < trials; ++i)
     json_of(run_octet({"quantize", kNet, "--recipe", fmt::format("{}/{:03}.json", state, i),
-                       "--calibrate", kCalibration, "--samples", "64", "-o", dir / "t.octet",
+                       "--calibrate", kCalibration, "--samples", "32", "-o", dir / "t.octet",
                        "--json"}));
   json_of(run_octet({"quantize", kNet, "--recipe", state + "/best.json", "--calibrate",
-                     kCalibration, "--samples", "64", "-o", dir / "again.octet", "--json"}));
+                     kCalibration, "--samples", "32", "-o", dir / "again.octet", "--json"}));
   EXPECT_EQ(read_file(dir / "again.octet"), read_file(dir / "n.octet"));
 }
 

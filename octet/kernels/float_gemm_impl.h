@@ -12,6 +12,7 @@
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
+#include "octet/kernels/prefetch_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -159,10 +160,8 @@ struct FloatGemm {
           rows[p] = reinterpret_cast<const char*>(a + (m + 3 * p) * lda + steps.k0);
           asm("" : "+r"(rows[p]));
         }
-        // Few rows take little longer than the next panel's way from memory, which so begins while
-        // they pass over this one.
         const int64_t ahead_of_row =
-            kN <= 2 && steps.rows <= 4 * kRows ? kWidth * 4 / steps.rows : 0;
+            kN <= 2 && steps.rows <= g_fetch_tiles * kRows ? kWidth * 4 / steps.rows : 0;
         const char* next =
             reinterpret_cast<const char*>(panel + vector_floats(g.shape) * kWidth / kLanes) +
             (m - steps.m0) * (k - steps.k0) * ahead_of_row;

@@ -25,6 +25,7 @@
 #include "octet/kernels/bytes16_impl.h"
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
+#include "octet/kernels/prefetch_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -364,11 +365,34 @@ struct Gemm {
     }
   }
 
+  // How many sets of accumulators a tile keeps over neighbouring steps. The products of one
+  // accumulator wait for each other: a CPU that begins two in a cycle, each of which takes four
+  // cycles, needs eight accumulators. With 16 registers there is no room for two sets of six.
+  static constexpr int sets_of(int accumulators) {
+    return accumulators >= (kLanes == 16 ? 8 : 6) ? 1 : accumulators >= 3 ? 2 : 4;
+  }
+
+  // The next panel's weights, `bytes` of which are prefetched with each step.
+  struct Fetch {
+    const char* next;
+    int64_t bytes;
+  };
+
   template <int kSets, int kM, int kN>
   static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
-                                 int64_t end, const char*& b) {
+                                 int64_t end, const char*& b, Fetch& fetch) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
+    if constexpr (kSets == 1) {
+      if (fetch.bytes > 0) {
+        for (; i < end; i += 4, b += kStepBytes, fetch.next += fetch.bytes) {
+          step<kM, kN>(acc[0], row, i, b);
+#pragma GCC unroll 2
+          for (int j = 0; j < kStepBytes; j += 64) __builtin_prefetch(fetch.next + j, 0, 2);
+        }
+        return;
+      }
+    }
     for (; i + 4 * kSets <= end; i += 4 * kSets, b += kSets * kStepBytes) {
 #pragma GCC unroll 4
       for (int s = 0; s < kSets; ++s) step<kM, kN>(acc[s], row, i + s * 4, b + s * kStepBytes);
@@ -433,7 +457,7 @@ struct Gemm {
   template <int kM, int kN, bool kIndirect>
   static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n,
                     int64_t columns) {
-    constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
+    constexpr int kSets = sets_of(kM * kN);
     const int64_t bytes = steps_of(g.shape) * 4, taps = g.shape.taps;
     const uint64_t skipped = g.skipped;
     int64_t last_tap = taps - 1;
@@ -442,6 +466,8 @@ struct Gemm {
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
     const Exit<kN> exit(g, n, columns);
     Excess<Dot, kN> excess(panel, taps * steps_of(g.shape));
+    Fetch fetch{panel + kN * vector_bytes(g.shape),
+                count <= g_fetch_tiles ? kN * Dot::kVectorBytes / count : 0};
 
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
@@ -471,7 +497,7 @@ struct Gemm {
             }
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
-            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b);
+            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b, fetch);
             excess.add(acc[0], row, t0 + t);
             if (t0 + t == last_tap) break;
           }
@@ -481,7 +507,7 @@ struct Gemm {
         const uint8_t* next = g.a + m * g.lda;
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
-        steps<kSets, kM, kN>(acc, row, before_landing, b);
+        steps<kSets, kM, kN>(acc, row, before_landing, b, fetch);
         excess.add(acc[0], row, 0);
       }
       join(acc);

@@ -3,8 +3,11 @@
 #include <atomic>
 
 #include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/prefetch_impl.h"
 
 namespace octet::kernels {
+
+const int64_t g_fetch_tiles = cpu_supports(Isa::avxvnni) ? 20 : 4;
 
 const KernelTable& table(Isa isa) {
   switch (isa) {

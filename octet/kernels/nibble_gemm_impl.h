@@ -82,13 +82,14 @@ struct NibbleGemm {
     }
   }
 
+  static constexpr int64_t kAhead = 8192;  // bytes
+
   // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels
-  // from n on are stored. Few rows keep several sets of accumulators over neighbouring products,
-  // whose latency one set would not hide.
+  // from n on are stored.
   template <int kM, int kN>
   static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n,
                     int64_t columns) {
-    constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
+    constexpr int kSets = Bytes::sets_of(kM * kN);
     constexpr int kAtOnce = kSets == 4 ? 2 : 1;  // strides
     const int64_t strides = strides_of(g.shape);
     const I mask = V::set8(15);
@@ -98,7 +99,8 @@ struct NibbleGemm {
       const int64_t some = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
       V::store(bias[j], some > 0 ? V::load_i32(g.bias + n + j * kLanes, some) : V::zero());
     }
-    // The next panel comes into L2 while this one is used, a part of it for each tile.
+    // Weights come from beyond L2 while others are used: where few rows use them once, those a
+    // little further on; else the next panel, a part of it for each tile.
     const int64_t ahead = kN * V::kBytes / count;
     const char* next_panel = panel + kN * vector_bytes(g.shape);
     for (; count > 0; --count, m += kM) {
@@ -119,7 +121,10 @@ struct NibbleGemm {
       }
       for (; i < end; i += 8) {
         stride<kSets, 0>(acc, row, i, b, mask);
-        if constexpr (kM >= 3) {
+        if constexpr (kM >= 3 && 2 * kM <= kRows) {
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) __builtin_prefetch(b + kAhead + j * V::kBytes);
+        } else if constexpr (kM >= 3) {
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) __builtin_prefetch(next_panel + j * V::kBytes, 0, 2);
           next_panel += ahead;

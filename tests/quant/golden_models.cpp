@@ -208,7 +208,7 @@ nn::ModulePtr make_model(const std::string& name) {
 }
 
 Tensor make_tensor(const std::string& how, uint64_t seed, const Shape& shape, double size,
-                          double offset) {
+                   double offset) {
   const int64_t n = numel(shape);
   std::vector<float> v;
   if (how == "sparse" || how == "power") {

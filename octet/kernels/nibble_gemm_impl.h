@@ -121,6 +121,14 @@ struct NibbleGemm {
       }
       for (; i < end; i += 8) {
         stride<kSets, 0>(acc, row, i, b, mask);
+        if constexpr (kSets == 2 && requires { V::keep(acc[0][0][0]); })
+#pragma GCC unroll 16
+          for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+            for (int j = 0; j < kN; ++j) {
+              V::keep(acc[0][r][j]);
+              V::keep(acc[1][r][j]);
+            }
         if constexpr (kM >= 3 && 2 * kM <= kRows) {
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) __builtin_prefetch(b + kAhead + j * V::kBytes);

@@ -121,6 +121,8 @@ struct Simd512 {
   static OCTET_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
   static OCTET_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static OCTET_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+  // Keeps x in its register: GCC moves sums of a loop to others and back, an instruction for each.
+  static OCTET_INLINE void keep(I& x) { asm("" : "+v"(x)); }
   // sum = a * b + sum, rounded once. In assembly, since GCC takes the form that overwrites a factor
   // as often as the one that overwrites the sum, and then runs out of registers.
   static OCTET_INLINE void add_product(F& sum, F a, F b) {

@@ -36,11 +36,12 @@ struct RunOptions {
 // args[0] is the program. Standard input is empty. Throws if the program cannot be started, or
 // takes over 10 minutes.
 inline RunResult run_process(const std::vector<std::string>& args, const RunOptions& options = {}) {
-  int out[2], err[2];
+  int out[2], err[2], not_started[2];
   winsize size{};
   size.ws_row = 24;
   size.ws_col = 80;
-  if (::pipe2(out, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
+  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(not_started, O_CLOEXEC) != 0)
+    throw std::runtime_error("pipe");
   if (options.terminal ? ::openpty(&err[0], &err[1], nullptr, nullptr, &size)
                        : ::pipe2(err, O_CLOEXEC))
     throw std::runtime_error("pipe or openpty");
@@ -71,8 +72,10 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
     ::dup2(stdout_fd, 1);
     ::dup2(err[1], 2);
     ::execve(argv[0], argv.data(), envp.data());
+    [[maybe_unused]] const ssize_t told = ::write(not_started[1], "", 1);
     ::_exit(127);
   }
+  ::close(not_started[1]);
   ::close(out[1]);
   ::close(err[1]);
 
@@ -104,10 +107,13 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
   ::close(err[0]);
   int status = 0;
   ::waitpid(pid, &status, 0);
+  char byte = 0;  // exec closes the pipe of a program that starts, a shell that ends in 127 too
+  const bool started = ::read(not_started[0], &byte, 1) == 0;
+  ::close(not_started[0]);
   if (late) throw std::runtime_error(args[0] + " took too long");
   if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
-  if (result.code == 127) throw std::runtime_error("cannot start " + args[0]);
+  if (!started) throw std::runtime_error("cannot start " + args[0]);
   return result;
 }
 

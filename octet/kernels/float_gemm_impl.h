@@ -161,19 +161,15 @@ struct FloatGemm {
           asm("" : "+r"(rows[p]));
         }
         const int64_t ahead_of_row =
-            kN <= 2 && steps.rows <= g_fetch_tiles * kRows ? kWidth * 4 / steps.rows : 0;
-        const char* next =
+            kN <= 2 && steps.rows <= g_prefetch_tiles * kRows ? kWidth * 4 / steps.rows : 0;
+        NextPanel ahead{
             reinterpret_cast<const char*>(panel + vector_floats(g.shape) * kWidth / kLanes) +
-            (m - steps.m0) * (k - steps.k0) * ahead_of_row;
+                (m - steps.m0) * (k - steps.k0) * ahead_of_row,
+            kM * ahead_of_row};
         const auto all_steps = [&]<bool kAhead>() OCTET_INLINE_LAMBDA {
 #pragma GCC unroll 1
           for (int64_t i = steps.k0; i < k; ++i, b += kWidth) {
-            if constexpr (kAhead) {
-#pragma GCC unroll 2
-              for (int64_t line = 0; line < kWidth * 4; line += 64)
-                __builtin_prefetch(next + line, 0, 2);
-              next += kM * ahead_of_row;
-            }
+            if constexpr (kAhead) ahead.template step<kWidth * 4>();
             step(
                 acc,
                 [&](int r) OCTET_INLINE_LAMBDA {
@@ -186,7 +182,7 @@ struct FloatGemm {
             for (int p = 0; p < kPointers; ++p) rows[p] += sizeof(float);
           }
         };
-        if (ahead_of_row > 0)
+        if (ahead.bytes > 0)
           all_steps.template operator()<true>();
         else
           all_steps.template operator()<false>();

@@ -372,23 +372,16 @@ struct Gemm {
     return accumulators >= (kLanes == 16 ? 8 : 6) ? 1 : accumulators >= 3 ? 2 : 4;
   }
 
-  // The next panel's weights, `bytes` of which are prefetched with each step.
-  struct Fetch {
-    const char* next;
-    int64_t bytes;
-  };
-
   template <int kSets, int kM, int kN>
   static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
-                                 int64_t end, const char*& b, Fetch& fetch) {
+                                 int64_t end, const char*& b, NextPanel& ahead) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
     if constexpr (kSets == 1) {
-      if (fetch.bytes > 0) {
-        for (; i < end; i += 4, b += kStepBytes, fetch.next += fetch.bytes) {
+      if (ahead.bytes > 0) {
+        for (; i < end; i += 4, b += kStepBytes) {
           step<kM, kN>(acc[0], row, i, b);
-#pragma GCC unroll 2
-          for (int j = 0; j < kStepBytes; j += 64) __builtin_prefetch(fetch.next + j, 0, 2);
+          ahead.step<kStepBytes>();
         }
         return;
       }
@@ -466,8 +459,8 @@ struct Gemm {
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
     const Exit<kN> exit(g, n, columns);
     Excess<Dot, kN> excess(panel, taps * steps_of(g.shape));
-    Fetch fetch{panel + kN * vector_bytes(g.shape),
-                count <= g_fetch_tiles ? kN * Dot::kVectorBytes / count : 0};
+    NextPanel ahead{panel + kN * vector_bytes(g.shape),
+                    count <= g_prefetch_tiles ? kN * Dot::kVectorBytes / count : 0};
 
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
@@ -497,7 +490,7 @@ struct Gemm {
             }
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
-            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b, fetch);
+            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b, ahead);
             excess.add(acc[0], row, t0 + t);
             if (t0 + t == last_tap) break;
           }
@@ -507,7 +500,7 @@ struct Gemm {
         const uint8_t* next = g.a + m * g.lda;
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
-        steps<kSets, kM, kN>(acc, row, before_landing, b, fetch);
+        steps<kSets, kM, kN>(acc, row, before_landing, b, ahead);
         excess.add(acc[0], row, 0);
       }
       join(acc);

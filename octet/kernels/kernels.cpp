@@ -7,7 +7,7 @@
 
 namespace octet::kernels {
 
-const int64_t g_fetch_tiles = cpu_supports(Isa::avxvnni) ? 20 : 4;
+const int64_t g_prefetch_tiles = cpu_supports(Isa::avxvnni) ? 20 : 4;
 
 const KernelTable& table(Isa isa) {
   switch (isa) {

@@ -101,8 +101,7 @@ struct NibbleGemm {
     }
     // Weights come from beyond L2 while others are used: where few rows use them once, those a
     // little further on; else the next panel, a part of it for each tile.
-    const int64_t ahead = kN * V::kBytes / count;
-    const char* next_panel = panel + kN * vector_bytes(g.shape);
+    NextPanel ahead{panel + kN * vector_bytes(g.shape), kN * V::kBytes / count};
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
       Bytes::begin(g, m, n, columns, bias, acc);
@@ -133,9 +132,7 @@ struct NibbleGemm {
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) __builtin_prefetch(b + kAhead + j * V::kBytes);
         } else if constexpr (kM >= 3) {
-#pragma GCC unroll 2
-          for (int j = 0; j < kN; ++j) __builtin_prefetch(next_panel + j * V::kBytes, 0, 2);
-          next_panel += ahead;
+          ahead.template step<kN * V::kBytes>();
         }
       }
       Bytes::join(acc);

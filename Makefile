@@ -28,8 +28,9 @@ bench: build
 	@$(build_dir)/bin/bench_kernels --benchmark_filter='$(KERNELS)' --benchmark_counters_tabular=true
 	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
 
-# The site in build/docs/site: the pages of docs/ and the reference of the headers (`scripts/setup.sh docs` installs what it takes).
+# The site in build/docs/site: the pages of docs/ and the reference of the headers.
 docs:
+	@scripts/setup.sh docs
 	@mkdir -p build/docs
 	@mkdocs build --strict --quiet
 	@doxygen docs/Doxyfile
@@ -42,10 +43,13 @@ package:
 	@scripts/build.sh
 	@cd "$$(scripts/build.sh --directory)" && cpack -B packages && rm -rf packages/_CPack_Packages
 
-# Installs and uses the packages, and runs the steps of the Dockerfile and of the devcontainer, in bare Debian 12 systems in the folder
-# OCTET_CHROOT; takes debootstrap, root and two more builds.
+# Builds octet as a static library and as a part of another project, in the folder OCTET_BUILDS; installs and uses the packages, and runs
+# the steps of the Dockerfile and of the devcontainer, in bare Debian 12 systems in the folder OCTET_CHROOT; takes debootstrap, root and
+# five more builds.
 package-test: export OCTET_CHROOT ?= /var/tmp/octet-chroot
+package-test: export OCTET_BUILDS ?= /var/tmp/octet-builds
 package-test: package
+	@tests/package/builds.sh
 	@mkdir -p "$$OCTET_CHROOT"
 	@tests/package/debian.sh build-package/packages
 	@tests/package/docker.sh Dockerfile
@@ -79,8 +83,10 @@ coverage:
 	@scripts/setup.sh coverage
 	@scripts/coverage.sh $(PROGRAMS)
 # The tests under AddressSanitizer and UBSan; SANITIZER=tsan under ThreadSanitizer.
+SANITIZER ?= asan
 sanitize:
-	@scripts/sanitize.sh $(PROGRAMS)
+	@scripts/setup.sh
+	@SANITIZER=$(SANITIZER) scripts/sanitize.sh $(PROGRAMS)
 # Two clones, built from nothing in two folders: the same bytes. OCTET_FLOOR=base compares one floor's objects.
 reproducible:
 	@scripts/reproducible.sh

@@ -285,6 +285,23 @@ TEST(Tune, NoNetworkThatCostsMoreThanAllowedIsGoodEnough) {
   EXPECT_TRUE(tune(network(), data(), o).best().above);
 }
 
+TEST(Tune, WhatTurnsOutToCostMoreThanExpectedIsNotBest) {
+  TuneOptions o = options_for("conv2");
+  o.target = 1000;  // out of reach, so that the highest score is best
+  o.slowest = 1.5;  // enough for all four layers, if they cost no more together than one by one
+  o.cost = [](const graph::Graph& g) {
+    const std::vector<bool> on_codes = graph::calls_on_codes(g);
+    int in_float = 0;
+    for (size_t n = 0; n < on_codes.size(); ++n)
+      in_float += !on_codes[n] && (g.nodes()[n].op == "conv2d" || g.nodes()[n].op == "linear");
+    return in_float < 2 ? 10.0 + in_float : 10.0 * (1 + in_float);
+  };
+  const TuneResult r = tune(network(), data(), o);
+  EXPECT_TRUE(std::ranges::any_of(r.trials, [](const TuneTrial& t) { return t.cost > 15; }));
+  EXPECT_LE(r.best().cost, 15);
+  EXPECT_EQ(r.best().left_float.size(), 1u);
+}
+
 TEST(Tune, ResultsOf16BitsAreTriedWhereTheyCostLess) {
   // What is lost is lost by results: one of them has 3 bits.
   const graph::Graph g = network();

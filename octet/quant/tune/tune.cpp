@@ -195,9 +195,12 @@ class Tuner {
     return std::isnan(options_.max_cost) ? options_.slowest * result_.trials[0].cost
                                          : options_.max_cost;
   }
+  // Within the budgets. Networks all in 8 bits differ in cost by what measuring adds, so without
+  // max_cost that of others alone is looked at: changes together may cost more than one by one.
   bool fits(const TuneTrial& t) const {
+    const bool is_mixed = !t.left_float.empty() || !t.in_16_bits.empty();
     return t.size <= options_.max_size &&
-           (std::isnan(options_.max_cost) || t.cost <= options_.max_cost);
+           ((std::isnan(options_.max_cost) && !is_mixed) || t.cost <= most_cost());
   }
 
   // Of the trials so far.
@@ -423,8 +426,9 @@ class Tuner {
     const auto plan = [&](int64_t iterations) {
       Recipe recipe = recipes_[base];
       recipe.steps.push_back({step, {{"iterations", iterations}}});
-      return Plan{fmt::format("{}, {} of {}", result_.trials[base].name, step, iterations),
-                  std::move(recipe)};
+      const TuneTrial& trial = result_.trials[base];
+      return Plan{fmt::format("{}, {} of {}", trial.name, step, iterations), std::move(recipe),
+                  false, trial.left_float, trial.in_16_bits};
     };
     if (done() || first > most) return;
     const auto shortest = attempt(plan(first));
@@ -670,7 +674,7 @@ class Tuner {
       for (const size_t i : next) cost += all[i].cost;
       if (cost > budget) continue;
       const auto made = attempt(changed_plan(base, next, fmt::format(", exchange {}", ++number)));
-      if (!made || result_.trials[*made].score <= best) continue;
+      if (!made || !fits(result_.trials[*made]) || result_.trials[*made].score <= best) continue;
       best = result_.trials[*made].score;
       chosen = next;
     }

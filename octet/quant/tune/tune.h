@@ -99,7 +99,8 @@ struct TuneOptions {
   double target = NAN;
   double max_drop = 0.005;
   double minutes = 10;  // no trial begins later; those of work that goes on count too
-  // No network is tried that is expected to cost more than this times the one with all in 8 bits.
+  // No network is tried that is expected to cost more than this times the one with all in 8 bits;
+  // one with layers of 16 bits or in float that turns out to cost more is not chosen.
   double slowest = 1.25;
   int64_t most_distillation = 800;  // iterations; fewer than 50: no network is distilled
   // Budgets that a network has to keep to be good enough: the most that it may cost, as a number

@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench docs package package-test format clean fuzz fuzz-ci faults sbom arm bits soak mutants coverage sanitize reproducible s390x x86
+.PHONY: build quickstart test bench docs package wheel package-test format clean fuzz fuzz-ci faults sbom arm bits soak mutants coverage sanitize reproducible s390x x86
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -42,6 +42,13 @@ package:
 	@scripts/setup.sh python package
 	@scripts/build.sh
 	@cd "$$(scripts/build.sh --directory)" && cpack -B packages && rm -rf packages/_CPack_Packages
+
+# The Python package as a wheel, in build-package/packages.
+wheel: PRESET = package
+wheel:
+	@scripts/setup.sh python
+	@scripts/build.sh octet_python
+	@python/wheel.py "$$(scripts/build.sh --directory)" build-package/packages
 
 # Builds octet as a static library and as a part of another project, in the folder OCTET_BUILDS; installs and uses the packages, and runs
 # the steps of the Dockerfile and of the devcontainer, in bare Debian 12 systems in the folder OCTET_CHROOT; takes debootstrap, root and

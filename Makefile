@@ -90,10 +90,9 @@ coverage:
 	@scripts/setup.sh coverage
 	@scripts/coverage.sh $(PROGRAMS)
 # The tests under AddressSanitizer and UBSan; SANITIZER=tsan under ThreadSanitizer.
-SANITIZER ?= asan
 sanitize:
 	@scripts/setup.sh
-	@SANITIZER=$(SANITIZER) scripts/sanitize.sh $(PROGRAMS)
+	@scripts/sanitize.sh $(PROGRAMS)
 # Two clones, built from nothing in two folders: the same bytes. OCTET_FLOOR=base compares one floor's objects.
 reproducible:
 	@scripts/reproducible.sh

@@ -26,11 +26,12 @@ print(octet.__file__, "|", next(line.split()[-1] for line in maps.splitlines() i
 
 
 class Wheel(unittest.TestCase):
-    def setUp(self) -> None:
-        self.work = tempfile.TemporaryDirectory()
-        self.addCleanup(self.work.cleanup)
-        path = subprocess.run([SOURCE / "python/wheel.py", BUILD, self.work.name], check=True, capture_output=True, text=True)
-        self.wheel = pathlib.Path(path.stdout.strip())
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.work = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.work.cleanup)
+        path = subprocess.run([SOURCE / "python/wheel.py", BUILD, cls.work.name], check=True, capture_output=True, text=True)
+        cls.wheel = pathlib.Path(path.stdout.strip())
 
     def run_program(self, path: pathlib.Path) -> list[str]:
         environment = {**os.environ, "PYTHONPATH": str(path)}

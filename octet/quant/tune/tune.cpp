@@ -195,8 +195,8 @@ class Tuner {
     return std::isnan(options_.max_cost) ? options_.slowest * result_.trials[0].cost
                                          : options_.max_cost;
   }
-  // Within the budgets. Networks all in 8 bits differ in cost by what measuring adds, so without
-  // max_cost that of others alone is looked at: changes together may cost more than one by one.
+  // Within the budgets. `slowest` is for networks with layers in float or of 16 bits, whose changes
+  // may cost more together than one by one: all in 8 bits, the noise of the clock would decide.
   bool fits(const TuneTrial& t) const {
     const bool is_mixed = !t.left_float.empty() || !t.in_16_bits.empty();
     return t.size <= options_.max_size &&

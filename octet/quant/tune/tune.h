@@ -58,7 +58,7 @@ struct TuneTrial {
   double seconds = 0;  // that making and judging it took
   // By the tuner: layers in float, and those with results of 16 bits.
   std::vector<std::string> left_float = {}, in_16_bits = {};
-  bool above = false;  // the bar, within max_cost and max_size
+  bool above = false;  // the bar, within slowest, max_cost and max_size
 };
 
 struct TuneResult {

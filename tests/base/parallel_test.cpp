@@ -234,13 +234,18 @@ TEST(ParallelFork, AChildHasThreadsOfItsOwn) {
 }
 
 TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
+#ifdef __SANITIZE_ADDRESS__
+  // The other thread may have it at the moment of the fork; then a thread of the child waits for it
+  // for ever, before it comes to any code of octet's.
+  GTEST_SKIP() << "GCC 12's AddressSanitizer does not free its allocator's lock in a child";
+#endif
   Threads scope(2);
   std::atomic<bool> stop{false};
   std::thread other([&] {
     while (!stop)
       parallel_for(4, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(50)); });
   });
-  // The first call does not wait for a thread that has not started, which a sanitizer makes slow.
+  // The first call does not wait for a thread that has not started: ThreadSanitizer makes it slow.
   const auto sees_two = [] {
     for (int call = 0; call < 20; ++call)
       if (threads_seen() == 2) return 7;

@@ -41,11 +41,10 @@ std::vector<Tensor> one_sample(const Graph& graph, const std::vector<Tensor>& ba
   return one;
 }
 
-// Time of a graph over that of the float one, in turns: least of each, so that what else runs on
+// Time of a program over that of another one, in turns: least of each, so that what else runs on
 // the machine counts little.
-double relative_time(const runtime::Program& reference, const Graph& graph,
+double relative_time(const runtime::Program& reference, const runtime::Program& program,
                      const std::vector<Tensor>& inputs) {
-  const runtime::Program program = runtime::compile(graph);
   const auto seconds = [&](const runtime::Program& p) {
     const auto start = Clock::now();
     p.run(inputs);
@@ -184,7 +183,8 @@ class Tuner {
 
   double cost_of(const Graph& graph) const {
     return options_.cost ? options_.cost(graph)
-                         : relative_time(reference_, graph, one_sample(graph_, data_.judge[0]));
+                         : relative_time(reference_, runtime::compile(graph),
+                                         one_sample(graph_, data_.judge[0]));
   }
 
   double size_of(const Graph& graph) const {
@@ -547,10 +547,21 @@ class Tuner {
     });
     std::vector<PrecisionChange> changes = tune_detail::changes_of(
         from_first([&] { return tune_detail::to_text(useful_changes(plain)); }));
-    const auto cost = [&](size_t i) {
-      Recipe recipe = changed(plain, {changes[i]});  // what weights are costs no time
+    const auto made = [&](const std::vector<PrecisionChange>& some) {
+      Recipe recipe = changed(plain, some);  // what weights are costs no time
       calibrate(graph_, recipe, {data_.fit[0]});
-      return cost_of(apply(graph_, recipe, data_.fit));
+      return apply(graph_, recipe, data_.fit);
+    };
+    // One layer changes the time by little: less than what the base took at another time is off by.
+    // So time is compared with the base's in turns, not with the float network's.
+    std::optional<runtime::Program> unchanged;
+    const auto cost = [&](size_t i) {
+      const Graph graph = made({changes[i]});
+      if (options_.cost) return options_.cost(graph) - base_cost;
+      if (!unchanged) unchanged = runtime::compile(made({}));
+      return base_cost * (relative_time(*unchanged, runtime::compile(graph),
+                                        one_sample(graph_, data_.judge[0])) -
+                          1);
     };
     std::vector<double> costs;
     if (options_.team) {
@@ -565,7 +576,7 @@ class Tuner {
       }
     }
     for (size_t i = 0; i < changes.size(); ++i)
-      changes[i].cost = std::max(costs[i] - base_cost, 1e-3 * base_cost);
+      changes[i].cost = std::max(costs[i], 1e-3 * base_cost);
     return changes;
   }
 

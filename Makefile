@@ -62,7 +62,8 @@ package-test: package
 	@tests/package/docker.sh Dockerfile
 	@tests/package/docker.sh devcontainer
 
-# docs/trust.md. FUZZERS names some of the fuzzers, JOBS how many run at a time; each of these ends in one line of figures.
+# docs/trust.md. FUZZERS names some of the fuzzers, ROUNDS says how many faults of each kind (300), JOBS how many run at a time; each of
+# these ends in one line of figures.
 fuzz:
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh 600 $(FUZZERS)
@@ -70,9 +71,7 @@ fuzz-ci:
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh 30 $(FUZZERS)
 faults:
-	@scripts/build.sh octet-cli test_faults
-	@OCTET_FAULT_ROUNDS=300 OCTET_BINARY=$(build_dir)/bin/octet $(build_dir)/bin/test_faults | \
-	  sed -n 's/^\[  PASSED  \] /faults: passed: /p; s/^\[  FAILED  \]/faults: FAILED/p; /^faults of\|^killed/p; /Failure/,/^$$/p'
+	@scripts/faults.sh $(ROUNDS)
 
 # CASES random calls, and a hundredth as many networks; SEED gives others.
 bits:
@@ -83,9 +82,10 @@ RATE ?= 0
 soak:
 	@scripts/build.sh soak
 	@$(build_dir)/bin/soak $$(($(MINUTES) * 60)) $(RATE)
-# Faults put into the sources one at a time (scripts/mutants.txt): the tests must find each. OCTET_MUTANTS says how many of those left.
+# Faults put into the sources one at a time (scripts/mutants.txt): the tests must find each. OCTET_MUTANTS says how many of those left,
+# MUTANTS which ones.
 mutants:
-	@scripts/mutants.py
+	@scripts/mutants.py $(MUTANTS)
 coverage:
 	@scripts/setup.sh coverage
 	@scripts/coverage.sh $(PROGRAMS)

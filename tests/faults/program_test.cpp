@@ -29,7 +29,11 @@ Arguments command(const std::string& name, const std::string& out) {
           "-o",     out,         "--metric",  "sqnr",       "--target",  "200",
           "--cost", "operators", "--slowest", "1.5",        "--distill", "50"};
 }
-const std::string kCommands[] = {"convert", "quantize", "qat", "tune"};
+// Each command.
+class ProgramFaults : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Commands, ProgramFaults,
+                         ::testing::Values("convert", "quantize", "qat", "tune"),
+                         [](const auto& info) { return info.param; });
 
 RunOptions planned(const faults::Plan& plan, const std::string& counts = "") {
   RunOptions options;
@@ -58,7 +62,12 @@ bool whole(const std::string& name, const std::string& file, const std::string& 
   return true;
 }
 
-// A kill leaves a temporary file, which the next write removes.
+void clear(const std::filesystem::path& directory) {
+  for (const auto& entry : std::filesystem::directory_iterator(directory))
+    std::filesystem::remove_all(entry.path());
+}
+
+// A kill leaves a temporary file, which the next write of that file removes.
 int leftovers(const std::filesystem::path& directory) {
   int n = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory))
@@ -72,81 +81,75 @@ int leftovers(const std::filesystem::path& directory) {
 #define OCTET_NEED_PRELOAD() OCTET_NEED_PROGRAM()
 #endif
 
-TEST(ProgramFaults, EveryWriteFails) {
+TEST_P(ProgramFaults, EveryWriteFails) {
   OCTET_NEED_PRELOAD();
+  const std::string& name = GetParam();
   int tried = 0;
-  for (const std::string& name : kCommands) {
-    TempDir dir, apart;
-    const std::string out = dir / "out.octet", counts = apart / "counts";
-    ASSERT_EQ(run_octet(command(name, apart / "out.octet"), planned({}, counts)).code, 0) << name;
-    const std::string want = slurp(apart / "out.octet");
-    const std::vector<long> calls = counts_of(counts);
-    ASSERT_EQ(calls.size(), static_cast<size_t>(Call::count_));
-    for (const auto& [call, fault] : {std::pair{Call::write, Fault::no_space},
-                                      {Call::write, Fault::torn},
-                                      {Call::write, Fault::kill},
-                                      {Call::sync, Fault::io_error},
-                                      {Call::write, Fault::short_count}}) {
-      const long all = calls[static_cast<size_t>(call)];
-      ASSERT_GT(all, 0) << name;
-      const long step = std::max<long>(1, all / fault_rounds(1));
-      for (long n = (step + 1) / 2; n <= all; n += step) {
-        SCOPED_TRACE(fmt::format("{}: call {}, fault {}, number {} of {}", name,
-                                 static_cast<int>(call), static_cast<int>(fault), n, all));
-        std::filesystem::remove_all(out + ".tune");
-        spill(out, "old");
-        const RunResult r = run_octet(
-            [&] {
-              Arguments a = command(name, out);
-              a.push_back("--force");
-              return a;
-            }(),
-            planned({call, fault, n, false}));
-        ++tried;
-        EXPECT_TRUE(whole(name, out, want)) << "a torn file";
-        EXPECT_TRUE(r.code != 0 || slurp(out) == want);
-        if (fault == Fault::kill) {
-          EXPECT_EQ(r.signal, SIGKILL);
-          continue;
-        }
-        EXPECT_EQ(leftovers(dir.path()), 0);
-        EXPECT_TRUE(r.code == 0 || (r.code == 1 && fault != Fault::short_count)) << r.err;
+  TempDir dir, apart;
+  const std::string out = dir / "out.octet", counts = apart / "counts";
+  ASSERT_EQ(run_octet(command(name, apart / "out.octet"), planned({}, counts)).code, 0);
+  const std::string want = slurp(apart / "out.octet");
+  const std::vector<long> calls = counts_of(counts);
+  ASSERT_EQ(calls.size(), static_cast<size_t>(Call::count_));
+  Arguments again = command(name, out);
+  again.push_back("--force");
+  for (const auto& [call, fault] : {std::pair{Call::write, Fault::no_space},
+                                    {Call::write, Fault::torn},
+                                    {Call::write, Fault::kill},
+                                    {Call::sync, Fault::io_error},
+                                    {Call::write, Fault::short_count}}) {
+    const long all = calls[static_cast<size_t>(call)];
+    ASSERT_GT(all, 0);
+    const long step = std::max<long>(1, all / fault_rounds(1));
+    for (long n = (step + 1) / 2; n <= all; n += step) {
+      SCOPED_TRACE(fmt::format("call {}, fault {}, number {} of {}", static_cast<int>(call),
+                               static_cast<int>(fault), n, all));
+      clear(dir.path());
+      spill(out, "old");
+      const RunResult r = run_octet(again, planned({call, fault, n, false}));
+      ++tried;
+      EXPECT_TRUE(whole(name, out, want)) << "a torn file";
+      EXPECT_TRUE(r.code != 0 || slurp(out) == want);
+      if (fault == Fault::kill) {
+        EXPECT_EQ(r.signal, SIGKILL);
+        continue;
       }
+      EXPECT_EQ(leftovers(dir.path()), 0);
+      EXPECT_TRUE(r.code == 0 || (r.code == 1 && fault != Fault::short_count)) << r.err;
     }
   }
   std::printf("faults of the program: %d\n", tried);
 }
 
-TEST(ProgramFaults, KilledAtRandomMoments) {
+TEST_P(ProgramFaults, KilledAtRandomMoments) {
   OCTET_NEED_PROGRAM();
-  const int rounds = fault_rounds(4);
+  const std::string& name = GetParam();
+  const int rounds = fault_rounds(4) / 4;
   Random random(1);
   int killed = 0, done = 0;
-  for (const std::string& name : kCommands) {
-    TempDir dir;
-    const std::string out = dir / "out.octet";
-    const auto start = std::chrono::steady_clock::now();
-    ASSERT_EQ(run_octet(command(name, dir / "whole.octet")).code, 0) << name;
-    const double duration =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-    const std::string want = slurp(dir / "whole.octet");
-    for (int i = 0; i < rounds / 4; ++i) {
-      std::filesystem::remove_all(out + ".tune");
-      spill(out, "old");
-      Arguments arguments = command(name, out);
-      arguments.push_back("--force");
-      const int moment = std::max(1, static_cast<int>(random.uniform() * duration));
-      SCOPED_TRACE(fmt::format("{}, killed after {} ms", name, moment));
-      const RunResult r = run_octet(arguments, {.kill_after_ms = moment});
-      (r.signal == SIGKILL ? killed : done) += 1;
-      EXPECT_TRUE(whole(name, out, want)) << "a torn file";
-      // What comes next is not disturbed, and cleans up.
-      if (name == "tune" && std::filesystem::exists(out + ".tune")) arguments.push_back("--resume");
-      const RunResult again = run_octet(arguments);
-      EXPECT_EQ(again.code, 0) << again.err;
-      EXPECT_TRUE(slurp(out) == want);
-      EXPECT_EQ(leftovers(dir.path()), 0);
-    }
+  TempDir dir;
+  const std::string out = dir / "out.octet";
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_EQ(run_octet(command(name, dir / "whole.octet")).code, 0);
+  const double duration =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  const std::string want = slurp(dir / "whole.octet");
+  for (int i = 0; i < rounds; ++i) {
+    std::filesystem::remove_all(out + ".tune");
+    spill(out, "old");
+    Arguments arguments = command(name, out);
+    arguments.push_back("--force");
+    const int moment = std::max(1, static_cast<int>(random.uniform() * duration));
+    SCOPED_TRACE(fmt::format("killed after {} ms", moment));
+    const RunResult r = run_octet(arguments, {.kill_after_ms = moment});
+    (r.signal == SIGKILL ? killed : done) += 1;
+    EXPECT_TRUE(whole(name, out, want)) << "a torn file";
+    // What comes next is not disturbed, and cleans up.
+    if (name == "tune" && std::filesystem::exists(out + ".tune")) arguments.push_back("--resume");
+    const RunResult after = run_octet(arguments);
+    EXPECT_EQ(after.code, 0) << after.err;
+    EXPECT_TRUE(slurp(out) == want);
+    EXPECT_EQ(leftovers(dir.path()), 0);
   }
   std::printf("killed: %d, done before: %d\n", killed, done);
 }

@@ -75,11 +75,11 @@ left_out='Perf*:Data*:Ort*:Browser*:Golden*:ParallelFork.*:Json.TimeIsLinearInTh
 # octet refuses PyTorch's files where numbers are big-endian.
 [ "$name" != s390x ] || left_out+=':PyTorchFile.*:FuzzPyTorch.*:Shards.PyTorchsShardsAreReadToo'
 
-# As many at a time as there are CPUs (JOBS says how many).
-export name build root machine left_out
+# As many at a time as there are CPUs (JOBS says how many), among which the tests of each program are split.
+export name build root machine left_out GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
 one() {
-  local cpu=$1 program=$2 log=$build/$2.${1#*:}.log
-  OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 "qemu-$machine" -cpu "${cpu%:*}" -L "$root" "$build/bin/$program" \
+  local cpu=$1 program=$2 shard=$3 log=$build/$2.${1#*:}.$3.log
+  GTEST_SHARD_INDEX=$shard OCTET_NUM_THREADS=1 OMP_NUM_THREADS=1 "qemu-$machine" -cpu "${cpu%:*}" -L "$root" "$build/bin/$program" \
     --gtest_filter="${GTEST_FILTER:-*}:-$left_out" --gtest_brief=1 >"$log" 2>&1
   local failed=$(($? != 0)) tests
   [ "$failed" = 0 ] || echo "scripts/cross.sh: $program on ${cpu%:*} failed: $log" >&2
@@ -87,14 +87,18 @@ one() {
   echo "${tests:-0} $failed"
 }
 export -f one
-read -r runs tests failed < <(
-  for cpu in "${cpus[@]}"; do
-    for program in "${programs[@]}"; do
-      # The tables are compared by the tests of kernels and engines; one run of the others is enough.
-      [[ $cpu == "${cpus[-1]}" || $program == test_kernels || $program == test_engine ]] && echo "$cpu $program"
-    done
-  done | xargs -P "${JOBS:-$(nproc)}" -L 1 bash -c 'one "$@"' _ |
-    awk '{ ++runs; tests += $1; failed += $2 } END { print runs + 0, tests + 0, failed + 0 }'
+runs=()
+for cpu in "${cpus[@]}"; do
+  for program in "${programs[@]}"; do
+    # The tables are compared by the tests of kernels and engines; one run of the others is enough.
+    [[ $cpu == "${cpus[-1]}" || $program == test_kernels || $program == test_engine ]] && runs+=("$cpu $program")
+  done
+done
+read -r tests failed < <(
+  for run in "${runs[@]}"; do
+    for ((shard = 0; shard < GTEST_TOTAL_SHARDS; ++shard)); do echo "$run $shard"; done
+  done | xargs -P "$GTEST_TOTAL_SHARDS" -L 1 bash -c 'one "$@"' _ |
+    awk '{ tests += $1; failed += $2 } END { print tests + 0, failed + 0 }'
 )
 
 # Both machines quantize a network, as .octet and as .onnx, and evaluate what the other one made.
@@ -119,5 +123,5 @@ if [ "$preset" != release ] && [ -z "${GTEST_FILTER:-}" ]; then
     failed=$((failed + 1)) exchanged=", other files than here"
   }
 fi
-echo "$name: $runs runs of ${#programs[@]} test programs on ${#cpus[@]} emulated CPUs, $tests tests$exchanged, $failed failed"
+echo "$name: ${#runs[@]} runs of ${#programs[@]} test programs on ${#cpus[@]} emulated CPUs, $tests tests$exchanged, $failed failed"
 [ "$failed" = 0 ]

@@ -633,9 +633,9 @@ class Probe {
     std::map<size_t, PairSums> of_weights;
     // Fewer samples where all layers on all of them would take too long.
     const int64_t most = std::min(samples.count, options.probe_samples),
-                  count = std::clamp(static_cast<int64_t>(options.probe_seconds / seconds_a_sample /
-                                                          static_cast<double>(masked_.size())),
-                                     int64_t{1}, most);
+                  count = static_cast<int64_t>(std::clamp(options.probe_seconds / seconds_a_sample /
+                                                              static_cast<double>(masked_.size()),
+                                                          1.0, static_cast<double>(most)));
     for (int64_t i = 0; i < count;) {
       const int64_t size = std::min(batch_size, count - i);
       Batch batch{samples.get(i, size).inputs, {}};

@@ -169,7 +169,9 @@ struct CompareOptions {
   // Layers whose cost to the output is measured (each in a run of its own), and on how many
   // samples: the first ones. The worst are taken. 0: none.
   int64_t probe_layers = 24, probe_samples = 4;
-  double probe_seconds = 5;  // no further layers are measured after that
+  // No further layers are measured after that, and fewer samples where all would take longer.
+  // INFINITY: all of them.
+  double probe_seconds = 5;
   // After each batch, with how many samples it was.
   std::function<void(int64_t)> progress = {};
   const SharedSamples* shared = nullptr;  // none: this process sees all samples

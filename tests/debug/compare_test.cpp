@@ -250,7 +250,8 @@ TEST(Compare, ABiasMayBeAddedBehindTheLayer) {
 
 TEST(Compare, OneLayersCostIsThatOfTheNetworkWithOnlyItQuantized) {
   const Pair p = make_pair("conv1d");
-  const Comparison c = debug::compare(p.before, p.after, as_samples(p.data), {.probe_samples = 24});
+  const Comparison c = debug::compare(p.before, p.after, as_samples(p.data),
+                                      {.probe_samples = 24, .probe_seconds = INFINITY});
   // The last layer's weights and result, by hand.
   const Tensor given = value_of(p.before, "flat", p.data), y = value_of(p.before, "fc", p.data);
   for (const Node& node : p.after.nodes()) {

@@ -10,9 +10,11 @@
 // Ends in one line of figures; exits with 1 if a result differed from the first or memory grew.
 // Times are compared among runs of one kind: of one network on one batch size, by one engine with
 // kernels of one instruction set, on so many threads. Left out are the first run of a network on a
-// batch size, which plans it, and those during which the number of threads changes.
+// batch size, which plans it, and those during which the number of threads changes. Meanwhile no
+// CPU halts (AwakeCpus).
 #include <fmt/format.h>
 #include <malloc.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -61,6 +63,40 @@ double resident_mb() {
   statm >> total >> resident;
   return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
+
+// Keeps CPUs from halting, as the kernel's option idle=poll does: a virtual machine's CPU that
+// halts is given to somebody else, and comes back with other caches, so that times would say what
+// the neighbours do. Threads that spin only where no other one is to run.
+class AwakeCpus {
+ public:
+  AwakeCpus() {
+    cpu_set_t all;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &all)) threads_.emplace_back([this, cpu] { spin(cpu); });
+  }
+  ~AwakeCpus() {
+    stop_ = true;
+    for (std::thread& t : threads_) t.join();
+  }
+  AwakeCpus(const AwakeCpus&) = delete;
+
+ private:
+  void spin(int cpu) const {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_param none{};
+    if (sched_setaffinity(0, sizeof one, &one) != 0 ||
+        sched_setscheduler(0, SCHED_IDLE, &none) != 0)
+      return;
+    while (!stop_.load(std::memory_order_relaxed)) {
+    }
+  }
+
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
 
 // A network as it is loaded, and which of the kEngines * kTables ways of running it this is.
 struct Loaded {
@@ -130,6 +166,7 @@ class Soak {
   bool run() {
     const auto start = Clock::now();
     set_num_threads(1);  // at most kMostThreads from the start
+    const AwakeCpus awake;
     std::vector<std::thread> all;
     for (int t = 0; t < options_.threads; ++t) all.emplace_back([this, t] { serve(t); });
     std::vector<double> memory;

@@ -358,8 +358,9 @@ TEST_P(DoctorPlants, AreNamedFirstAndCured) {
     if (!one && !all && variant != turn % 2) continue;
     SCOPED_TRACE(fmt::format("variant {}", variant));
     const Plant p = plant(kind, cause, variant);
-    const DoctorReport r = quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data), {},
-                                         {.saturating = cause == Cause::saturating_target});
+    const DoctorReport r =
+        quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data), {},
+                      {.seconds = INFINITY, .saturating = cause == Cause::saturating_target});
     ASSERT_FALSE(r.findings.empty());
     const DoctorFinding& first = r.findings[0];
     if (all && p.healthy - first.before < 0.9) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Which lines and branches of octet/ the tests reach: scripts/coverage.sh [TEST_PROGRAM...]; without names all programs of the
-# label unit. The report is build-coverage/coverage.html (gcovr, `scripts/setup.sh coverage`). Ends in one line of figures.
+# label unit, the tests of each split among the CPUs (JOBS says how many). The report is build-coverage/coverage.html (gcovr,
+# `scripts/setup.sh coverage`). Ends in one line of figures.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 programs=("$@")
@@ -14,12 +15,22 @@ comm -13 <(ninja -C build-coverage -t targets all | grep -o '^[^:]*\.o' | sort) 
 failed=0
 # Where files may not grow, the counts of what was reached cannot be written either, which libgcov says on standard error.
 left_out='Perf*:Ort*:Browser*:CliStreams.AFileThatMayNotGrowIsAnErrorAndTheTargetStays'
+export OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
 for program in "${programs[@]}"; do
-  OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet "build-coverage/bin/$program" --gtest_brief=1 \
-    --gtest_filter="-$left_out" >"build-coverage/$program.log" 2>&1 || {
-    echo "scripts/coverage.sh: $program failed: build-coverage/$program.log" >&2
-    failed=$((failed + 1))
-  }
+  shards=()
+  for ((i = 0; i < GTEST_TOTAL_SHARDS; ++i)); do
+    GTEST_SHARD_INDEX=$i "build-coverage/bin/$program" --gtest_brief=1 --gtest_filter="-$left_out" \
+      >"build-coverage/$program.$i.log" 2>&1 &
+    shards+=($!)
+  done
+  passed=1
+  for i in "${!shards[@]}"; do
+    wait "${shards[i]}" || {
+      echo "scripts/coverage.sh: $program failed: build-coverage/$program.$i.log" >&2
+      passed=0
+    }
+  done
+  failed=$((failed + 1 - passed))
 done
 # Branches are those of lines on which the source decides. GCC counts a branch of exceptions for every call, most of which it marks, and
 # on lines without a condition those of the destructors behind them, which it does not.

@@ -15,22 +15,9 @@ comm -13 <(ninja -C build-coverage -t targets all | grep -o '^[^:]*\.o' | sort) 
 failed=0
 # Where files may not grow, the counts of what was reached cannot be written either, which libgcov says on standard error.
 left_out='Perf*:Ort*:Browser*:CliStreams.AFileThatMayNotGrowIsAnErrorAndTheTargetStays'
-export OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
+export OCTET_NUM_THREADS=2 OCTET_BINARY=$PWD/build-coverage/bin/octet
 for program in "${programs[@]}"; do
-  shards=()
-  for ((i = 0; i < GTEST_TOTAL_SHARDS; ++i)); do
-    GTEST_SHARD_INDEX=$i "build-coverage/bin/$program" --gtest_brief=1 --gtest_filter="-$left_out" \
-      >"build-coverage/$program.$i.log" 2>&1 &
-    shards+=($!)
-  done
-  passed=1
-  for i in "${!shards[@]}"; do
-    wait "${shards[i]}" || {
-      echo "scripts/coverage.sh: $program failed: build-coverage/$program.$i.log" >&2
-      passed=0
-    }
-  done
-  failed=$((failed + 1 - passed))
+  scripts/shards.sh "build-coverage/bin/$program" "build-coverage/$program" --gtest_brief=1 --gtest_filter="-$left_out" || failed=$((failed + 1))
 done
 # Branches are those of lines on which the source decides. GCC counts a branch of exceptions for every call, most of which it marks, and
 # on lines without a condition those of the destructors behind them, which it does not.

@@ -4,20 +4,11 @@
 # The tests are split among the CPUs (JOBS says how many). Ends in one line of figures; exits with 1 if a test failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export OCTET_FAULT_ROUNDS=${1:-300} GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
+export OCTET_FAULT_ROUNDS=${1:-300}
 scripts/build.sh octet-cli test_faults || exit 2
-directory=$(scripts/build.sh --directory) shards=() failed=0 seconds=$SECONDS
+directory=$(scripts/build.sh --directory) failed=0 seconds=$SECONDS
 export OCTET_BINARY=$PWD/$directory/bin/octet
-for ((i = 0; i < GTEST_TOTAL_SHARDS; ++i)); do
-  GTEST_SHARD_INDEX=$i "$directory/bin/test_faults" >"$directory/faults.$i.log" 2>&1 &
-  shards+=($!)
-done
-for i in "${!shards[@]}"; do
-  wait "${shards[i]}" || {
-    echo "scripts/faults.sh: tests failed: $directory/faults.$i.log" >&2
-    failed=1
-  }
-done
+scripts/shards.sh "$directory/bin/test_faults" "$directory/faults" || failed=1
 cat "$directory"/faults.*.log | awk -v rounds="$OCTET_FAULT_ROUNDS" -v seconds=$((SECONDS - seconds)) -v failed=$failed '
   /^faults of the program: / { faults += $5 }
   /^killed: / { killed += $2; done += $5 }

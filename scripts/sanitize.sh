@@ -19,25 +19,14 @@ fi
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_WAIT_POLICY=passive OCTET_BINARY=$PWD/build-$preset/bin/octet
 export TSAN_OPTIONS="suppressions='$PWD/tests/tsan.supp':die_after_fork=0"
 OCTET_NUM_THREADS=$([ "$preset" = tsan ] && echo 4 || echo 2)
-export OCTET_NUM_THREADS GTEST_TOTAL_SHARDS=${JOBS:-$(nproc)}
+export OCTET_NUM_THREADS
 failed=() tests=0 seconds=$SECONDS
 for program in "${programs[@]}"; do
   PRESET=$preset scripts/build.sh octet-cli "$program" || exit 2
-  shards=()
-  for ((i = 0; i < GTEST_TOTAL_SHARDS; ++i)); do
-    GTEST_SHARD_INDEX=$i "build-$preset/bin/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-$left_out" \
-      >"build-$preset/$program.$i.log" 2>&1 &
-    shards+=($!)
-  done
-  for i in "${!shards[@]}"; do
-    log=build-$preset/$program.$i.log
-    wait "${shards[i]}" || {
-      echo "scripts/sanitize.sh: $program failed: $log" >&2
-      failed+=("$program")
-    }
-    ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "$log" | tail -1)
-    tests=$((tests + ${ran:-0}))
-  done
+  scripts/shards.sh "build-$preset/bin/$program" "build-$preset/$program" --gtest_brief=1 --gtest_filter="${GTEST_FILTER:-*}:-$left_out" ||
+    failed+=("$program")
+  ran=$(sed -n 's/^\[==========\] \([0-9]*\) tests\? .* ran.*/\1/p' "build-$preset/$program".*.log | paste -sd+)
+  tests=$((tests + ${ran:-0}))
 done
 echo "sanitize: $preset, ${#programs[@]} test programs, $tests tests, $((SECONDS - seconds)) s, failed: ${failed[*]:-none}"
 [ ${#failed[@]} = 0 ]

@@ -235,8 +235,8 @@ TEST(ParallelFork, AChildHasThreadsOfItsOwn) {
 
 TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
 #ifdef __SANITIZE_ADDRESS__
-  // The other thread may have it at the moment of the fork; then a thread of the child waits for it
-  // for ever, before it comes to any code of octet's.
+  // The other thread may hold that lock at the moment of the fork. A new thread of the child then
+  // waits for it for ever, before it runs any code of octet's.
   GTEST_SKIP() << "GCC 12's AddressSanitizer does not free its allocator's lock in a child";
 #endif
   Threads scope(2);

@@ -65,8 +65,8 @@ double resident_mb() {
 }
 
 // Keeps CPUs from halting, as the kernel's option idle=poll does: a virtual machine's CPU that
-// halts is given to somebody else, and comes back with other caches, so that times would say what
-// the neighbours do. Threads that spin only where no other one is to run.
+// halts is given to other guests and comes back with cold caches, so that times would depend on
+// them. Its threads spin only where no other thread is ready to run.
 class AwakeCpus {
  public:
   AwakeCpus() {

@@ -241,16 +241,17 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   kernels::DepthwiseArgs d;
   const int64_t pixels = side / stride * (side / stride);
   const auto a = bytes(side * side * channels), w = bytes(9 * channels), pad = bytes(channels);
-  const auto offsets = window_3x3(side, stride, channels);
   auto c = bytes(pixels * channels);
   Aligned packed(table().depthwise_packed_bytes(channels, 9));
   table().depthwise_pack(channels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
   const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
   const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-3f);
-  d = {channels, 9,        a.data(),    offsets.data(),    pad.data(), packed.data(),
+  d = {channels, 9,        a.data(),    nullptr,           pad.data(), packed.data(),
        c.data(), channels, bias.data(), multiplier.data(), 3};
-  d.slide = stride;
+  d.slide = d.slide_rows = stride;
   d.width = side / stride;
+  d.h = d.w = side;
+  d.top = d.left = 1;
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
 }
 

@@ -9,11 +9,14 @@
 // multipliers are brought into that order once, for a whole run of pixels.
 //
 // Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or
-// channels end. `Tail` is the Dot for a last block that fits in half a vector.
+// channels end. `Tail` is the Dot for a last block that fits in half a vector, but of nine taps.
 //
 // Nine taps are three groups of three: the columns of a 3x3 window. Where windows slide by one or
 // two columns from pixel to pixel an interleaved column serves all the pixels whose windows it lies
-// in.
+// in; where they slide by one row too, a column of four rows serves two rows of pixels, for which
+// the weights are there twice: (w0, w1, w2, 0) and (0, w0, w1, w2). A last block that fits in half
+// a vector then takes two pixels of a row at a time, one in each half. These loops are bound by the
+// number of vector instructions.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -27,28 +30,41 @@ struct DepthwiseBlock {
   using I = typename V::I;
   using F = typename V::F;
   static constexpr int kChannels = V::kBytes;
+  static constexpr int64_t kGroupBytes = 4 * Dot::kVectorBytes;
+  // Whether the halves of a vector are interleaved each by itself.
+  static constexpr bool kHasHalves = V::kBytes > 16;
 
   // Where the channel-th channel of a block is after interleaving.
   static OCTET_INLINE int vector_of(int channel) { return channel % 16 / 4; }
   static OCTET_INLINE int lane_of(int channel) { return channel / 16 * 4 + channel % 4; }
 
   static size_t packed_bytes(int64_t taps) {
-    return static_cast<size_t>((taps + 3) / 4 * 4 * Dot::kVectorBytes);
+    return static_cast<size_t>((taps == 9 ? 6 : (taps + 3) / 4) * kGroupBytes);
+  }
+  // Whether the channels of a block are there twice, once in each half of a vector.
+  static OCTET_INLINE bool twice(int64_t taps, int64_t count) {
+    return kHasHalves && taps == 9 && count <= kChannels / 2;
   }
 
-  // The i-th tap of a group, or `taps` where it has none.
+  // The i-th tap of a group, or `taps` where it has none. Of nine taps groups 3 to 5 are 0 to 2 for
+  // a pixel one row further down.
   static OCTET_INLINE int64_t tap_of(int64_t taps, int64_t group, int i) {
-    const int64_t tap = taps == 9 ? group + 3 * i : 4 * group + i;
-    return tap < taps ? tap : taps;
+    if (taps != 9) return 4 * group + i < taps ? 4 * group + i : taps;
+    const int64_t row = i - group / 3;
+    return row >= 0 && row < 3 ? group % 3 + 3 * row : taps;
   }
 
   static void pack(int64_t channels, int64_t taps, int64_t c0, const int8_t* w, char* packed) {
-    for (int64_t group = 0; group < (taps + 3) / 4; ++group, packed += 4 * Dot::kVectorBytes) {
-      for (int c = 0; c < kChannels && c0 + c < channels; ++c) {
+    const int64_t groups = static_cast<int64_t>(packed_bytes(taps)) / kGroupBytes;
+    const int repeat = twice(taps, channels - c0) ? kChannels / 2 : kChannels;
+    for (int64_t group = 0; group < groups; ++group, packed += kGroupBytes) {
+      for (int c = 0; c < kChannels; ++c) {
+        const int64_t channel = c0 + c % repeat;
+        if (channel >= channels) continue;
         int8_t quad[4] = {};
         for (int i = 0; i < 4; ++i)
           if (const int64_t tap = tap_of(taps, group, i); tap < taps)
-            quad[i] = w[tap * channels + c0 + c];
+            quad[i] = w[tap * channels + channel];
         Dot::put(packed + vector_of(c) * Dot::kVectorBytes, lane_of(c), quad);
       }
     }
@@ -76,43 +92,35 @@ struct DepthwiseBlock {
     }
   }
 
-  // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is
-  // only known at run time. `rows` holds the addresses of the taps of all these pixels; it is null
-  // where they are too many (kTaps 0 only). kSlide: DepthwiseArgs::slide (9 taps only).
-  template <int kTaps, int kSlide = 0>
-  static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
-                  const uint8_t* const* rows, int64_t p0, int64_t p1) {
-    alignas(64) int32_t bias_in_order[4][V::kLanes] = {};
-    alignas(64) float multiplier_in_order[4][V::kLanes] = {};
-    for (int c = 0; c < count; c += 4) {  // four channels stay together
-      const size_t bytes = 4 * static_cast<size_t>(count - c < 4 ? count - c : 4);
-      __builtin_memcpy(&bias_in_order[vector_of(c)][lane_of(c)], d.bias + c0 + c, bytes);
-      __builtin_memcpy(&multiplier_in_order[vector_of(c)][lane_of(c)], d.multiplier + c0 + c,
-                       bytes);
-    }
+  // From sums to codes, for `count` channels from c0 on.
+  struct Exit {
     I bias[4];
     F multiplier[4];
+    Codes<V> codes;
     bool may_overflow = false;  // int32, before the clamp
+
+    OCTET_INLINE Exit(const DepthwiseArgs& d, int64_t c0, int64_t count, bool twice)
+        : codes(d.zero_point, d.lo, d.hi) {
+      alignas(64) int32_t bias_in_order[4][V::kLanes] = {};
+      alignas(64) float multiplier_in_order[4][V::kLanes] = {};
+      const auto put = [&](int at, int64_t c, size_t bytes) OCTET_INLINE_LAMBDA {
+        __builtin_memcpy(&bias_in_order[vector_of(at)][lane_of(at)], d.bias + c, bytes);
+        __builtin_memcpy(&multiplier_in_order[vector_of(at)][lane_of(at)], d.multiplier + c, bytes);
+      };
+      for (int c = 0; c < count; c += 4) {  // four channels stay together
+        const size_t bytes = 4 * static_cast<size_t>(count - c < 4 ? count - c : 4);
+        put(c, c0 + c, bytes);
+        if (twice) put(c + kChannels / 2, c0 + c, bytes);
+      }
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
-      bias[v] = V::load(bias_in_order[v]);
-      multiplier[v] = V::load_f32(multiplier_in_order[v]);
-      may_overflow |= !V::all_below_one(multiplier[v]);
+      for (int v = 0; v < 4; ++v) {
+        bias[v] = V::load(bias_in_order[v]);
+        multiplier[v] = V::load_f32(multiplier_in_order[v]);
+        may_overflow |= !V::all_below_one(multiplier[v]);
+      }
     }
-    const Codes<V> codes(d.zero_point, d.lo, d.hi);
-    const int64_t taps = kTaps ? kTaps : d.taps;
-    constexpr int kGroups = (kTaps + 3) / 4;
-    // Weights of few taps stay in registers, where there are enough of them; or the columns do.
-    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && kSlide == 0 && Dot::kManyRegisters;
-    I kept[kKeep ? kGroups : 1][4];
-    if constexpr (kKeep) {
-#pragma GCC unroll 4
-      for (int g = 0; g < kGroups; ++g)
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) kept[g][v] = V::load(packed + (g * 4 + v) * Dot::kVectorBytes);
-    }
-    uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
-    const auto leave = [&](const I(&acc)[4]) OCTET_INLINE_LAMBDA {
+
+    OCTET_INLINE I operator()(const I (&acc)[4]) const {
       F value[4];
       I rounded[4];
 #pragma GCC unroll 4
@@ -123,49 +131,32 @@ struct DepthwiseBlock {
       }
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) rounded[v] = V::round_below_2_31(value[v]);
-      const I bytes = codes.pack4(rounded[0], rounded[1], rounded[2], rounded[3]);
-      if (count == kChannels) {
-        V::store(y, bytes);
-      } else {
-        V::store_bytes(y, bytes, count);
-      }
-      y += d.ldc;
-    };
-
-    if constexpr (kSlide > 0) {
-      I columns[3][4];
-      const uint8_t* const* row = rows;
-      const auto load = [&](I(&quads)[4], int kx) OCTET_INLINE_LAMBDA {
-        interleave(quads, V::load(row[kx] + c0), V::load(row[kx + 3] + c0),
-                   V::load(row[kx + 6] + c0), V::zero());
-      };
-      for (int64_t p = p0; p < p1;) {
-        const int64_t row_end = p + d.width - p % d.width, end = row_end < p1 ? row_end : p1;
-#pragma GCC unroll 2
-        for (int kx = 0; kx < 3 - kSlide; ++kx) load(columns[kx], kx);
-        // Three pixels at a time: then every column is where it was, and none is moved.
-        while (p < end) {
-#pragma GCC unroll 3
-          for (int i = 0; i < 3; ++i) {
-            if (p == end) break;
-#pragma GCC unroll 2
-            for (int kx = 3 - kSlide; kx < 3; ++kx) load(columns[(i * kSlide + kx) % 3], kx);
-            I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
-#pragma GCC unroll 3
-            for (int kx = 0; kx < 3; ++kx)
-              accumulate(acc, columns[(i * kSlide + kx) % 3], nullptr,
-                         packed + kx * 4 * Dot::kVectorBytes);
-            leave(acc);
-            ++p;
-            row += 9;
-          }
-        }
-      }
-      return;
+      return codes.pack4(rounded[0], rounded[1], rounded[2], rounded[3]);
     }
+  };
 
-    for (int64_t p = p0; p < p1; ++p) {
-      I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
+  // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is
+  // only known at run time. `rows` holds the addresses of the taps of all these pixels; it is null
+  // where they are too many (kTaps 0 only).
+  template <int kTaps>
+  static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
+                  const uint8_t* const* rows, int64_t p0, int64_t p1) {
+    const Exit exit(d, c0, count, false);
+    const int64_t taps = kTaps ? kTaps : d.taps;
+    constexpr int kGroups = (kTaps + 3) / 4;
+    // Weights of few taps stay in registers, where there are enough of them.
+    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && Dot::kManyRegisters;
+    I kept[kKeep ? kGroups : 1][4];
+    if constexpr (kKeep) {
+#pragma GCC unroll 4
+      for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v)
+          kept[g][v] = V::load(packed + g * kGroupBytes + v * Dot::kVectorBytes);
+    }
+    uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
+    for (int64_t p = p0; p < p1; ++p, y += d.ldc) {
+      I acc[4] = {exit.bias[0], exit.bias[1], exit.bias[2], exit.bias[3]};
       const int64_t first = (p - p0) * taps;
       const auto tap = [&](int64_t group, int i) OCTET_INLINE_LAMBDA {
         const int64_t t = tap_of(taps, group, i);
@@ -178,22 +169,140 @@ struct DepthwiseBlock {
       };
       const char* w = packed;
 #pragma GCC unroll 8
-      for (int64_t g = 0; g < (taps + 3) / 4; ++g, w += 4 * Dot::kVectorBytes) {
+      for (int64_t g = 0; g < (taps + 3) / 4; ++g, w += kGroupBytes) {
         I quads[4];
         interleave(quads, tap(g, 0), tap(g, 1), tap(g, 2), tap(g, 3));
         accumulate(acc, quads, kKeep ? kept[g] : nullptr, w);
       }
-      leave(acc);
+      const I bytes = exit(acc);
+      if (count == kChannels) {
+        V::store(y, bytes);
+      } else {
+        V::store_bytes(y, bytes, count);
+      }
+    }
+  }
+  static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
+                      const uint8_t* const* rows, int64_t p0, int64_t p1) {
+    if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
+    if (d.taps == 25) return run<25>(d, packed, c0, count, rows, p0, p1);
+    run<0>(d, packed, c0, count, rows, p0, p1);
+  }
+};
+
+// 3x3 windows that slide by kSlide columns from pixel to pixel. kRows is how many rows of pixels
+// are computed at a time: two where windows slide by one row from one to the next.
+template <typename Dot, int kSlide, int kRows>
+struct SlidingBlock : DepthwiseBlock<Dot> {
+  using Block = DepthwiseBlock<Dot>;
+  using typename Block::I;
+  using typename Block::V;
+
+  using Column = const uint8_t* [4];  // addresses, one row below the other
+
+  // Pixels of one row, or of it and the one below.
+  struct Strip {
+    int64_t first, pixels;  // the first one's number, and how many there are in a row
+    const Column* columns;  // from the left column of its window on
+  };
+
+  // `count` channels from c0 on, all of a block if kFull. kTwice: two pixels at a time.
+  template <bool kTwice, bool kFull>
+  static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
+                  const Strip* strip, const Strip* end) {
+    constexpr int kPixels = kTwice ? 2 : 1;
+    const typename Block::Exit exit(d, c0, count, kTwice);
+    for (; strip < end; ++strip) {
+      const Column* columns = strip->columns;
+      uint8_t* y = static_cast<uint8_t*>(d.c) + strip->first * d.ldc + c0;
+      int64_t left = strip->pixels;
+      const auto load = [&](I(&quads)[4], int k) OCTET_INLINE_LAMBDA {
+        const auto row = [&](int i) OCTET_INLINE_LAMBDA {
+          if constexpr (kTwice) {
+            return V::load_halves(columns[k][i] + c0, columns[k + kSlide][i] + c0);
+          } else {
+            return V::load(columns[k][i] + c0);
+          }
+        };
+        Block::interleave(quads, row(0), row(1), row(2), kRows == 2 ? row(3) : V::zero());
+      };
+      const auto store = [&](uint8_t* to, I bytes) OCTET_INLINE_LAMBDA {
+        if constexpr (!kTwice) {
+          if constexpr (kFull) {
+            V::store(to, bytes);
+          } else {
+            V::store_bytes(to, bytes, count);
+          }
+        } else if constexpr (kFull) {
+          V::template store_part<2, 0>(to, bytes);
+          if (left > 1) V::template store_part<2, 1>(to + d.ldc, bytes);
+        } else {
+          V::template store_part<2, 0>(to, bytes, count);
+          if (left > 1) V::template store_part<2, 1>(to + d.ldc, bytes, count);
+        }
+      };
+      const auto leave = [&](const I(&first)[4], const I(&second)[4],
+                             const I(&third)[4]) OCTET_INLINE_LAMBDA {
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; ++r) {
+          I acc[4] = {exit.bias[0], exit.bias[1], exit.bias[2], exit.bias[3]};
+          const char* w = packed + r * 3 * Block::kGroupBytes;
+          Block::accumulate(acc, first, nullptr, w);
+          Block::accumulate(acc, second, nullptr, w + Block::kGroupBytes);
+          Block::accumulate(acc, third, nullptr, w + 2 * Block::kGroupBytes);
+          store(y + r * d.width * d.ldc, exit(acc));
+        }
+        y += kPixels * d.ldc;
+        columns += kPixels * kSlide;
+        left -= kPixels;
+      };
+
+      if constexpr (!kTwice) {
+        I quads[3][4];
+#pragma GCC unroll 2
+        for (int k = 0; k < 3 - kSlide; ++k) load(quads[k], k);
+        // Three pixels at a time: then every column is where it was, and none is moved.
+        while (left > 0) {
+#pragma GCC unroll 3
+          for (int i = 0; i < 3; ++i) {
+            if (left == 0) break;
+#pragma GCC unroll 2
+            for (int k = 3 - kSlide; k < 3; ++k) load(quads[(i * kSlide + k) % 3], k);
+            leave(quads[i * kSlide % 3], quads[(i * kSlide + 1) % 3], quads[(i * kSlide + 2) % 3]);
+          }
+        }
+      } else if constexpr (kSlide == 1) {
+        I outer[2][4], middle[4];
+        load(outer[0], 0);
+        while (left > 0) {
+#pragma GCC unroll 2
+          for (int i = 0; i < 2; ++i) {
+            if (left <= 0) break;
+            load(outer[1 - i], 2);
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) middle[v] = V::join_halves(outer[i][v], outer[1 - i][v]);
+            leave(outer[i], middle, outer[1 - i]);
+          }
+        }
+      } else {
+        while (left > 0) {
+          I quads[3][4];
+#pragma GCC unroll 3
+          for (int k = 0; k < 3; ++k) load(quads[k], k);
+          leave(quads[0], quads[1], quads[2]);
+        }
+      }
     }
   }
 
   static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
-                      const uint8_t* const* rows, int64_t p0, int64_t p1) {
-    if (d.taps == 9 && d.slide == 1) return run<9, 1>(d, packed, c0, count, rows, p0, p1);
-    if (d.taps == 9 && d.slide == 2) return run<9, 2>(d, packed, c0, count, rows, p0, p1);
-    if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
-    if (d.taps == 25) return run<25>(d, packed, c0, count, rows, p0, p1);
-    run<0>(d, packed, c0, count, rows, p0, p1);
+                      const Strip* strips, const Strip* end) {
+    if constexpr (Block::kHasHalves) {
+      if (count == Block::kChannels / 2) return run<true, true>(d, packed, c0, count, strips, end);
+      if (count < Block::kChannels / 2) return run<true, false>(d, packed, c0, count, strips, end);
+    }
+    if (count == Block::kChannels) return run<false, true>(d, packed, c0, count, strips, end);
+    run<false, false>(d, packed, c0, count, strips, end);
   }
 };
 
@@ -202,19 +311,24 @@ struct Depthwise {
   using Wide = DepthwiseBlock<Dot>;
   using Narrow = DepthwiseBlock<Tail>;
   using V = typename Dot::V;
+  // Whether a block of so many channels is Narrow's.
+  static OCTET_INLINE bool is_narrow(int64_t taps, int64_t count) {
+    return count <= Narrow::kChannels && (taps != 9 || !Wide::kHasHalves);
+  }
+  static OCTET_INLINE size_t block_bytes(int64_t taps, int64_t count) {
+    return is_narrow(taps, count) ? Narrow::packed_bytes(taps) : Wide::packed_bytes(taps);
+  }
   static size_t packed_bytes(int64_t channels, int64_t taps) {
     const int64_t rest = channels % Wide::kChannels;
     return static_cast<size_t>(channels / Wide::kChannels) * Wide::packed_bytes(taps) +
-           (rest == 0                   ? 0
-            : rest <= Narrow::kChannels ? Narrow::packed_bytes(taps)
-                                        : Wide::packed_bytes(taps));
+           (rest == 0 ? 0 : block_bytes(taps, rest));
   }
 
   static void pack(int64_t channels, int64_t taps, const int8_t* w, void* packed) {
     __builtin_memset(packed, 0, packed_bytes(channels, taps));
     char* out = static_cast<char*>(packed);
     for (int64_t c = 0; c < channels; c += Wide::kChannels, out += Wide::packed_bytes(taps)) {
-      if (channels - c <= Narrow::kChannels) {
+      if (is_narrow(taps, channels - c)) {
         Narrow::pack(channels, taps, c, w, out);
       } else {
         Wide::pack(channels, taps, c, w, out);
@@ -222,10 +336,80 @@ struct Depthwise {
     }
   }
 
+  // All blocks of channels: fn(first channel, how many, packed weights).
+  template <typename Fn>
+  static OCTET_INLINE void for_blocks(const DepthwiseArgs& d, Fn&& fn) {
+    const char* packed = static_cast<const char*>(d.weights);
+    for (int64_t c = 0; c < d.channels; c += Wide::kChannels, packed += Wide::packed_bytes(d.taps))
+      fn(c, d.channels - c < Wide::kChannels ? d.channels - c : Wide::kChannels, packed);
+  }
+
   // Pixels go in chunks: the addresses of a chunk's taps are found once for all blocks of channels.
   static constexpr int64_t kAddresses = 1024;
 
+  // `count` columns of the rows of windows of pixel p, from the window's left one on.
+  static OCTET_INLINE void put_columns(const DepthwiseArgs& d, int64_t p, int64_t count,
+                                       const uint8_t* (*to)[4]) {
+    const int64_t y = p / d.width * d.slide_rows - d.top, x = p % d.width * d.slide - d.left;
+    const uint8_t* next[4];
+    int64_t step[4];
+    for (int i = 0; i < 4; ++i) {
+      const bool inside = y + i >= 0 && y + i < d.h;
+      step[i] = inside ? d.channels : 0;
+      next[i] = inside ? d.a + ((y + i) * d.w + (x < 0 ? 0 : x)) * d.channels : d.pad;
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      const bool inside = x + k >= 0 && x + k < d.w;
+      for (int i = 0; i < 4; ++i) to[k][i] = inside ? next[i] : d.pad;
+      if (inside)
+        for (int i = 0; i < 4; ++i) next[i] += step[i];
+    }
+  }
+
+  template <int kSlide, int kRows>
+  static void slide(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
+    using Block = SlidingBlock<Dot, kSlide, kRows>;
+    constexpr int64_t kColumns = kAddresses / 4, kStrips = kColumns / 8;
+    typename Block::Column columns[kColumns];
+    typename Block::Strip strips[kStrips];
+    int64_t used = 0, some = 0;
+    const auto flush = [&] {
+      for_blocks(d, [&](int64_t c, int64_t count, const char* packed) {
+        Block::run_any(d, packed, c, count, strips, strips + some);
+      });
+      used = some = 0;
+    };
+    for (int64_t p = p0; p < p1;) {
+      // A strip has as many columns as its windows, and those of one pixel more: pairs of pixels
+      // end behind the last of an odd number.
+      const int64_t in_row = d.width - p % d.width, left = in_row < p1 - p ? in_row : p1 - p,
+                    fit = (kColumns - used - 3) / kSlide;
+      if (some == kStrips || (left > fit && used > 0)) {
+        flush();
+        continue;
+      }
+      const int64_t pixels = left < fit ? left : fit, count = pixels * kSlide + 3;
+      put_columns(d, p, count, columns + used);
+      strips[some++] = {p, pixels, columns + used};
+      used += count;
+      p += pixels;
+      if (kRows == 2 && p % d.width == 0) p += d.width;
+    }
+    if (some > 0) flush();
+  }
+  // Two rows at a time where both are whole.
+  static void slide_by_one(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
+    const int64_t row = d.width, first = d.slide_rows == 1 ? (p0 + row - 1) / row * row : p1,
+                  pairs = first < p1 ? (p1 - first) / (2 * row) * (2 * row) : 0;
+    if (pairs == 0) return slide<1, 1>(d, p0, p1);
+    slide<1, 1>(d, p0, first);
+    slide<1, 2>(d, first, first + pairs);
+    slide<1, 1>(d, first + pairs, p1);
+  }
+
   static void run(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
+    if (d.slide == 1) return slide_by_one(d, p0, p1);
+    if (d.slide == 2) return slide<2, 1>(d, p0, p1);
     const uint8_t* addresses[kAddresses + 8];
     const int64_t step = d.taps <= kAddresses ? kAddresses / d.taps : p1 - p0;
     const uint8_t* const* rows = d.taps <= kAddresses ? addresses : nullptr;
@@ -235,17 +419,13 @@ struct Depthwise {
       const int32_t* offsets = d.offsets + p * d.taps;
       for (int64_t i = 0; i < count; i += 8)
         V::resolve(offsets + i, count - i, d.a, d.pad, addresses + i);
-      const char* packed = static_cast<const char*>(d.weights);
-      for (int64_t c = 0; c < d.channels;
-           c += Wide::kChannels, packed += Wide::packed_bytes(d.taps)) {
-        const int64_t rest = d.channels - c;
-        if (rest <= Narrow::kChannels) {
-          Narrow::run_any(d, packed, c, rest, rows, p, end);
+      for_blocks(d, [&](int64_t c, int64_t count, const char* packed) {
+        if (is_narrow(d.taps, count)) {
+          Narrow::run_any(d, packed, c, count, rows, p, end);
         } else {
-          Wide::run_any(d, packed, c, rest < Wide::kChannels ? rest : Wide::kChannels, rows, p,
-                        end);
+          Wide::run_any(d, packed, c, count, rows, p, end);
         }
-      }
+      });
     }
   }
 };

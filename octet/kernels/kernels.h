@@ -112,10 +112,11 @@ struct DepthwiseArgs {
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
-  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p
-  // / width is the same) the address of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j +
-  // slide). 0: not so, or not known.
-  int64_t slide = 0, width = 0;
+  // 3x3 windows, taps [row][column], that slide over an image of h x w pixels by 1 or 2 columns and
+  // any number of rows: pixel p's begins in row p / width * slide_rows - top, column p % width *
+  // slide - left. Offsets are not looked at then. 0: not so.
+  int64_t slide = 0, slide_rows = 0;
+  int64_t width = 0, h = 0, w = 0, top = 0, left = 0;
 };
 
 // A 3x3 convolution with a stride of one pixel, whose results are made 4x4 at a time by Winograd's

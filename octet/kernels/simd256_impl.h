@@ -213,6 +213,16 @@ struct Simd256 {
                      _mm256_extracti128_si256(x, 1));
   }
 
+  // -- halves -------------------------------------------------------------------------------------
+  static OCTET_INLINE I load_halves(const void* low, const void* high) {
+    const __m128i half = _mm_loadu_si128(static_cast<const __m128i*>(low));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(half),
+                                   _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
+  }
+  static OCTET_INLINE I join_halves(I a, I b) {  // a's high one, then b's low one
+    return _mm256_permute2x128_si256(a, b, 0x21);
+  }
+
   // -- reductions ---------------------------------------------------------------------------------
   static OCTET_INLINE I sum_bytes(I sum, I x) {
     return _mm256_add_epi64(sum, _mm256_sad_epu8(x, zero()));

@@ -212,6 +212,16 @@ struct Simd512 {
                      _mm512_extracti32x4_epi32(x, 2));
   }
 
+  // -- halves -------------------------------------------------------------------------------------
+  static OCTET_INLINE I load_halves(const void* low, const void* high) {
+    const __m256i half = _mm256_loadu_si256(static_cast<const __m256i*>(low));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(half),
+                              _mm256_loadu_si256(static_cast<const __m256i*>(high)), 1);
+  }
+  static OCTET_INLINE I join_halves(I a, I b) {  // a's high one, then b's low one
+    return _mm512_alignr_epi64(b, a, 4);
+  }
+
   // -- reductions ---------------------------------------------------------------------------------
   static OCTET_INLINE I sum_bytes(I sum, I x) {
     return _mm512_add_epi64(sum, _mm512_sad_epu8(x, zero()));

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "tests/kernels/kernel_test_util.h"
 
 namespace octet::kernels {
@@ -165,29 +167,80 @@ TEST_P(DepthwiseTest, SplittingThePixelsChangesNothing) {
   }
 }
 
+// A 3x3 convolution over an image of h x w pixels. Its offsets say the same, for
+// compute_expected(); kernels do not get them.
+Convolution sliding(Random& random, int64_t channels, int64_t h, int64_t w) {
+  const int64_t slide = random.integer(1, 2), slide_rows = random.integer(1, 3),
+                top = random.integer(0, 2), left = random.integer(0, 2),
+                rows = std::max<int64_t>(1, (h + top + random.integer(-2, 1)) / slide_rows),
+                width = std::max<int64_t>(1, (w + left + random.integer(-2, 1)) / slide);
+  Convolution conv(random, rows * width, channels, 9);
+  conv.image = with_slack(random.bytes(static_cast<size_t>(h * w * channels)), random);
+  conv.args.a = conv.image.data();
+  for (int64_t p = 0; p < conv.pixels; ++p)
+    for (int64_t t = 0; t < 9; ++t) {
+      const int64_t y = p / width * slide_rows - top + t / 3, x = p % width * slide - left + t % 3;
+      const bool inside = y >= 0 && y < h && x >= 0 && x < w;
+      conv.offsets[static_cast<size_t>(p * 9 + t)] =
+          inside ? static_cast<int32_t>((y * w + x) * channels) : -1;
+    }
+  conv.args.offsets = nullptr;
+  conv.args.slide = slide, conv.args.slide_rows = slide_rows;
+  conv.args.width = width, conv.args.h = h, conv.args.w = w;
+  conv.args.top = top, conv.args.left = left;
+  conv.compute_expected();
+  return conv;
+}
+
+std::string describe_sliding(const Convolution& conv) {
+  const DepthwiseArgs& d = conv.args;
+  return fmt::format("{}, slides by {} rows, {} columns, {} a row, image {}x{}, padding {}, {}",
+                     conv.describe(), d.slide_rows, d.slide, d.width, d.h, d.w, d.top, d.left);
+}
+
 TEST_P(DepthwiseTest, SlidingWindowsAreExactForAnySplit) {
   Random random(8);
-  for (int i = 0; i < 200; ++i) {
-    // Rows of windows whose columns are anywhere, or outside.
-    const int64_t slide = random.integer(1, 2), width = random.integer(1, 20),
-                  rows = random.integer(1, 8);
-    Convolution conv(random, rows * width, random.integer(1, 150), 9);
-    const int64_t columns = (width - 1) * slide + 3;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t ky = 0; ky < 3; ++ky) {
-        std::vector<int32_t> row;
-        for (int64_t c = 0; c < columns; ++c)
-          row.push_back(conv.offsets[static_cast<size_t>(random.integer(0, rows * width * 9 - 1))]);
-        for (int64_t x = 0; x < width; ++x)
-          for (int64_t kx = 0; kx < 3; ++kx)
-            conv.offsets[static_cast<size_t>((r * width + x) * 9 + ky * 3 + kx)] =
-                row[static_cast<size_t>(x * slide + kx)];
-      }
-    conv.args.slide = slide, conv.args.width = width;
-    conv.compute_expected();
+  for (int i = 0; i < 300; ++i) {
+    Convolution conv =
+        sliding(random, random.integer(1, 150), random.integer(1, 9), random.integer(1, 20));
     const Guarded y = conv.run(kernels(), random.chance(0.5) ? 0 : random.integer(1, 30));
-    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe() << ", slide "
-                                        << slide << ", width " << width;
+    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << describe_sliding(conv);
+  }
+}
+
+TEST_P(DepthwiseTest, SlidingWindowsOfEveryChannelCountAreExact) {
+  Random random(9);
+  for (int64_t channels = 1; channels <= 140; ++channels) {
+    Convolution conv = sliding(random, channels, 5, 6);
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << describe_sliding(conv);
+  }
+}
+
+TEST_P(DepthwiseTest, SlidingWindowsOfLongRowsAreExact) {
+  Random random(10);
+  for (int64_t w : {83, 126, 127, 253, 254, 600}) {
+    for (int64_t channels : {3, 32, 70}) {
+      Convolution conv = sliding(random, channels, random.integer(1, 6), w);
+      const Guarded y = conv.run(kernels(), random.chance(0.5) ? 0 : random.integer(1, 1000));
+      ASSERT_SAME_BYTES(y, conv.expected) << describe_sliding(conv);
+    }
+  }
+}
+
+TEST_P(DepthwiseTest, SlidingWindowsWithExtremeCodesAndMultipliersAreExact) {
+  Random random(11);
+  for (float multiplier : {0.0f, 0.99999994f, 1.0f, 1e6f, INFINITY, -3e38f}) {
+    for (int64_t channels : {16, 64, 70, 100}) {
+      Convolution conv = sliding(random, channels, 6, 7);
+      std::fill(conv.multiplier.begin(), conv.multiplier.end(), multiplier);
+      std::fill(conv.image.begin(), conv.image.end(), 255);
+      std::fill(conv.w.begin(), conv.w.end(), random.chance(0.5) ? -128 : 127);
+      conv.bias[3] = INT32_MAX, conv.bias[4] = INT32_MIN;
+      conv.compute_expected();
+      const Guarded y = conv.run(kernels());
+      ASSERT_SAME_BYTES(y, conv.expected) << describe_sliding(conv) << ", " << multiplier;
+    }
   }
 }
 

@@ -239,16 +239,16 @@ class Kernels {
   int64_t depthwise() {
     constexpr int kChannels = 96;
     const auto w = bytes(9 * kChannels), a = bytes(image(kChannels)), pad = bytes(kChannels);
-    const auto offsets = windows(kChannels);
     const std::vector<int32_t> bias(kChannels, 1);
     const std::vector<float> multiplier(kChannels, 1e-3f);
     std::vector<uint8_t> packed = bytes(table_.depthwise_packed_bytes(kChannels, 9)),
                          y = bytes(static_cast<size_t>(kPixels * kChannels));
     table_.depthwise_pack(kChannels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
-    const kernels::DepthwiseArgs d{
-        kChannels, 9,         a.data(),    offsets.data(),    pad.data(), packed.data(),
-        y.data(),  kChannels, bias.data(), multiplier.data(), 3,          0,
-        255,       1,         kSide};
+    kernels::DepthwiseArgs d{
+        kChannels, 9,         a.data(),    nullptr,           pad.data(), packed.data(),
+        y.data(),  kChannels, bias.data(), multiplier.data(), 3};
+    d.slide = d.slide_rows = d.top = d.left = 1;
+    d.width = d.h = d.w = kSide;
     return instructions_of([&] { table_.depthwise(d, 0, kPixels); });
   }
   int64_t add() {

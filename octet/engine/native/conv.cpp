@@ -240,7 +240,10 @@ struct DepthwiseWeights {
 class DepthwisePlan final : public KernelPlan {
  public:
   DepthwisePlan(const DepthwiseWeights& w, const ConvShape& s) : w_(w), s_(s) {
-    offsets_ = engine_detail::tap_offsets(w.window, s.h, s.w, s.c, s.oh, s.ow);
+    const Window& v = w.window;
+    slides_ = v.kh == 3 && v.kw == 3 && v.dh == 1 && v.dw == 1 && v.sw <= 2;
+    if (!slides_ || w.wide.channels() > 0)
+      offsets_ = engine_detail::tap_offsets(v, s.h, s.w, s.c, s.oh, s.ow);
     pad_ = Buffer::allocate(s.c);
     std::memset(pad_.data(), w.x_zero_point, s.c);
   }
@@ -255,7 +258,9 @@ class DepthwisePlan final : public KernelPlan {
       flip_signs(x, static_cast<uint8_t*>(scratch), s_.images * image_bytes);
       x = static_cast<const uint8_t*>(scratch);
     }
-    int64_t grain = std::max<int64_t>(1, 400'000 / (s_.c * w_.window.taps()));
+    // Windows that slide are computed two rows at a time.
+    const int64_t unit = slides_ ? 2 * s_.ow : 1,
+                  grain = std::max<int64_t>(1, 400'000 / (s_.c * w_.window.taps() * unit));
     for (int64_t image = 0; image < s_.images; ++image) {
       kernels::DepthwiseArgs a{s_.c,
                                w_.window.taps(),
@@ -270,10 +275,10 @@ class DepthwisePlan final : public KernelPlan {
                                w_.y_zero_point,
                                w_.lo,
                                w_.hi};
-      const Window& v = w_.window;
-      if (v.kh == 3 && v.kw == 3 && v.dw == 1 && v.sw <= 2) a.slide = v.sw, a.width = s_.ow;
-      parallel_ranges(s_.pixels(), grain,
-                      [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
+      if (slides_) slide(a);
+      parallel_ranges((s_.pixels() + unit - 1) / unit, grain, [&](int64_t first, int64_t last) {
+        w_.table->depthwise(a, first * unit, std::min(last * unit, s_.pixels()));
+      });
     }
     auto* y = static_cast<uint8_t*>(outputs[0]);
     w_.wide.run(s_.images, s_.pixels(), w_.x_zero_point, [&](int64_t image, int64_t channel) {
@@ -292,8 +297,15 @@ class DepthwisePlan final : public KernelPlan {
   }
 
  private:
+  void slide(kernels::DepthwiseArgs& a) const {
+    const Window& v = w_.window;
+    a.slide = v.sw, a.slide_rows = v.sh;
+    a.width = s_.ow, a.h = s_.h, a.w = s_.w, a.top = v.ph, a.left = v.pw;
+  }
+
   const DepthwiseWeights& w_;
   ConvShape s_;
+  bool slides_ = false;
   engine_detail::TapOffsets offsets_;
   Buffer pad_;
 };

@@ -140,13 +140,24 @@ void depthwise_pack(int64_t channels, int64_t taps, const int8_t* w, void* packe
   std::memcpy(packed, w, depthwise_packed_bytes(channels, taps));
 }
 
+// Where tap t of pixel p lies.
+const uint8_t* tap_of(const DepthwiseArgs& d, int64_t p, int64_t t) {
+  if (d.slide == 0) {
+    const int32_t offset = d.offsets[p * d.taps + t];
+    return offset < 0 ? d.pad : d.a + offset;
+  }
+  const int64_t y = p / d.width * d.slide_rows - d.top + t / 3,
+                x = p % d.width * d.slide - d.left + t % 3;
+  const bool inside = y >= 0 && y < d.h && x >= 0 && x < d.w;
+  return inside ? d.a + (y * d.w + x) * d.channels : d.pad;
+}
+
 void depthwise(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
   for (int64_t p = p0; p < p1; ++p) {
     for (int64_t c = 0; c < d.channels; ++c) {
       int32_t acc = d.bias[c];
       for (int64_t t = 0; t < d.taps; ++t) {
-        const int32_t offset = d.offsets[p * d.taps + t];
-        const uint8_t* x = offset < 0 ? d.pad : d.a + offset;
+        const uint8_t* x = tap_of(d, p, t);
         acc = wrap_add(acc, x[c] * static_cast<const int8_t*>(d.weights)[t * d.channels + c]);
       }
       store_code(d.c, p * d.ldc + c,

@@ -79,16 +79,23 @@ struct DepthwiseBlock {
     quads[2] = V::unpacklo16(high01, high23);
     quads[3] = V::unpackhi16(high01, high23);
   }
-  // Their products with the group's weights, `kept` ones or those at w.
-  static OCTET_INLINE void accumulate(I (&acc)[4], const I (&quads)[4], const I* kept,
+  // Adds their products with the group's weights, `kept` ones or those at w, to a pixel's sums. Of
+  // two rows the lower one's weights are three groups further on.
+  template <int kRows>
+  static OCTET_INLINE void accumulate(I (&acc)[kRows][4], const I (&quads)[4], const I* kept,
                                       const char* w) {
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
-      acc[v] = Dot::dot(acc[v], Dot::template half<0>(quads[v]),
-                        kept ? kept[v] : V::load(w + v * Dot::kVectorBytes));
-      if constexpr (Dot::kHalves == 2)
-        acc[v] = Dot::dot(acc[v], Dot::template half<1>(quads[v]),
-                          V::load(w + v * Dot::kVectorBytes + V::kBytes));
+    for (int v = 0; v < 4; ++v, w += Dot::kVectorBytes) {
+      const I x = Dot::template half<0>(quads[v]);
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; ++r)
+        acc[r][v] = Dot::dot(acc[r][v], x, kept ? kept[v] : V::load(w + r * 3 * kGroupBytes));
+      if constexpr (Dot::kHalves == 2) {
+        const I odd = Dot::template half<1>(quads[v]);
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; ++r)
+          acc[r][v] = Dot::dot(acc[r][v], odd, V::load(w + r * 3 * kGroupBytes + V::kBytes));
+      }
     }
   }
 
@@ -156,7 +163,7 @@ struct DepthwiseBlock {
     }
     uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
     for (int64_t p = p0; p < p1; ++p, y += d.ldc) {
-      I acc[4] = {exit.bias[0], exit.bias[1], exit.bias[2], exit.bias[3]};
+      I acc[1][4] = {{exit.bias[0], exit.bias[1], exit.bias[2], exit.bias[3]}};
       const int64_t first = (p - p0) * taps;
       const auto tap = [&](int64_t group, int i) OCTET_INLINE_LAMBDA {
         const int64_t t = tap_of(taps, group, i);
@@ -174,7 +181,7 @@ struct DepthwiseBlock {
         interleave(quads, tap(g, 0), tap(g, 1), tap(g, 2), tap(g, 3));
         accumulate(acc, quads, kKeep ? kept[g] : nullptr, w);
       }
-      const I bytes = exit(acc);
+      const I bytes = exit(acc[0]);
       if (count == kChannels) {
         V::store(y, bytes);
       } else {
@@ -243,15 +250,16 @@ struct SlidingBlock : DepthwiseBlock<Dot> {
       };
       const auto leave = [&](const I(&first)[4], const I(&second)[4],
                              const I(&third)[4]) OCTET_INLINE_LAMBDA {
+        I acc[kRows][4];
 #pragma GCC unroll 2
-        for (int r = 0; r < kRows; ++r) {
-          I acc[4] = {exit.bias[0], exit.bias[1], exit.bias[2], exit.bias[3]};
-          const char* w = packed + r * 3 * Block::kGroupBytes;
-          Block::accumulate(acc, first, nullptr, w);
-          Block::accumulate(acc, second, nullptr, w + Block::kGroupBytes);
-          Block::accumulate(acc, third, nullptr, w + 2 * Block::kGroupBytes);
-          store(y + r * d.width * d.ldc, exit(acc));
-        }
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+          for (int v = 0; v < 4; ++v) acc[r][v] = exit.bias[v];
+        Block::accumulate(acc, first, nullptr, packed);
+        Block::accumulate(acc, second, nullptr, packed + Block::kGroupBytes);
+        Block::accumulate(acc, third, nullptr, packed + 2 * Block::kGroupBytes);
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; ++r) store(y + r * d.width * d.ldc, exit(acc[r]));
         y += kPixels * d.ldc;
         columns += kPixels * kSlide;
         left -= kPixels;

@@ -189,9 +189,12 @@ struct DepthwiseBlock {
       }
     }
   }
+  // kNine: taps may be nine.
+  template <bool kNine>
   static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
                       const uint8_t* const* rows, int64_t p0, int64_t p1) {
-    if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
+    if constexpr (kNine)
+      if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
     if (d.taps == 25) return run<25>(d, packed, c0, count, rows, p0, p1);
     run<0>(d, packed, c0, count, rows, p0, p1);
   }
@@ -429,9 +432,9 @@ struct Depthwise {
         V::resolve(offsets + i, count - i, d.a, d.pad, addresses + i);
       for_blocks(d, [&](int64_t c, int64_t count, const char* packed) {
         if (is_narrow(d.taps, count)) {
-          Narrow::run_any(d, packed, c, count, rows, p, end);
+          Narrow::template run_any<!Wide::kHasHalves>(d, packed, c, count, rows, p, end);
         } else {
-          Wide::run_any(d, packed, c, count, rows, p, end);
+          Wide::template run_any<true>(d, packed, c, count, rows, p, end);
         }
       });
     }

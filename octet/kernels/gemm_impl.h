@@ -75,7 +75,8 @@ struct ScatteredRows {
   OCTET_INLINE uint8_t* operator()(int r) const { return rows[r]; }
 };
 
-template <typename Dot>
+// kSums: dense rows only, to int32 (what Winograd's algorithm multiplies).
+template <typename Dot, bool kSums = false>
 struct Gemm {
   using V = typename Dot::V;
   using I = typename V::I;
@@ -519,8 +520,10 @@ struct Gemm {
     constexpr void fill() {
       of[0][0][kM] = tiles<kM, 2, false>;
       of[0][1][kM] = tiles<kM, 1, false>;
-      of[1][0][kM] = tiles<kM, 2, true>;
-      of[1][1][kM] = tiles<kM, 1, true>;
+      if constexpr (!kSums) {
+        of[1][0][kM] = tiles<kM, 2, true>;
+        of[1][1][kM] = tiles<kM, 1, true>;
+      }
       if constexpr (kM > 1) fill<kM - 1>();
     }
     constexpr Shapes() { fill(); }
@@ -585,7 +588,7 @@ struct Gemm {
   // 12 (a first layer's 3x3 windows).
   template <int kSteps = 1>
   static Tiles pairs_of(const GemmArgs& g) {
-    if constexpr (Dot::kManyRegisters && kSteps <= 8) {
+    if constexpr (Dot::kManyRegisters && kSteps <= 8 && !kSums) {
       if (steps_of(g.shape) != kSteps) return pairs_of<kSteps + 1>(g);
       if (!g.offsets) return pairs<1, kSteps>;
       if constexpr (kSteps == 3) return g.shape.taps == 3 ? pairs<3, 3> : nullptr;

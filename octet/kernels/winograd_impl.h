@@ -25,7 +25,7 @@ namespace {
 template <typename Dot>
 struct Winograd : WinogradTiles {
   using V = typename Dot::V;
-  using Product = Gemm<Dot>;
+  using Product = Gemm<Dot, true>;
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kPanel = Product::kPanel;
   static constexpr int64_t kPlanes = 36;

@@ -386,6 +386,25 @@ TEST_P(GemmTest, LargeWeightsSideBySideAreExact) {
   }
 }
 
+// What a 1x1 convolution with a stride of two is, whose weights are spread evenly.
+TEST_P(GemmTest, RowsFromAnywhereTimesLargeWeightsAreExact) {
+  Random random(19);
+  for (int64_t m = 1; m <= 13; ++m) {
+    for (int64_t n : {5, 16, 24, 40}) {
+      Product q;
+      q.indirect = m % 5 != 0;
+      q.m = m;
+      q.args.shape = {n, random.integer(512, 530), 1};
+      for (int64_t i = 0; i < n * q.args.shape.k; ++i)
+        q.w.push_back(static_cast<int8_t>(random.integer(-127, 127)));
+      q.randomize(random, false);
+      q.compute_expected();
+      const Guarded y = q.run(kernels());
+      ASSERT_SAME_BYTES(y, q.expected) << q.describe();
+    }
+  }
+}
+
 TEST_P(GemmTest, AccumulatorsWrapAround) {
   Random random(10);
   Product p;

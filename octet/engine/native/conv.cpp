@@ -258,8 +258,8 @@ class DepthwisePlan final : public KernelPlan {
       flip_signs(x, static_cast<uint8_t*>(scratch), s_.images * image_bytes);
       x = static_cast<const uint8_t*>(scratch);
     }
-    // Windows that slide are computed two rows at a time.
-    const int64_t unit = slides_ ? 2 * s_.ow : 1,
+    // Windows that slide are computed two rows at a time where both are whole.
+    const int64_t unit = slides_ && s_.oh >= 4 * num_threads() ? s_.ow : 1,
                   grain = std::max<int64_t>(1, 400'000 / (s_.c * w_.window.taps() * unit));
     for (int64_t image = 0; image < s_.images; ++image) {
       kernels::DepthwiseArgs a{s_.c,

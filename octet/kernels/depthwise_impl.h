@@ -200,6 +200,9 @@ struct DepthwiseBlock {
   }
 };
 
+// The addresses of a column of pixels, from the top one down.
+using Column = const uint8_t* [4];
+
 // 3x3 windows that slide by kSlide columns from pixel to pixel. kRows is how many rows of pixels
 // are computed at a time: two where windows slide by one row from one to the next.
 template <typename Dot, int kSlide, int kRows>
@@ -208,12 +211,10 @@ struct SlidingBlock : DepthwiseBlock<Dot> {
   using typename Block::I;
   using typename Block::V;
 
-  using Column = const uint8_t* [4];  // addresses, one row below the other
-
   // Pixels of one row, or of it and the one below.
   struct Strip {
     int64_t first, pixels;  // the first one's number, and how many there are in a row
-    const Column* columns;  // from the left column of its window on
+    const Column* columns;  // from the left one of the first pixel's window on
   };
 
   // `count` channels from c0 on, all of a block if kFull. kTwice: two pixels at a time.
@@ -309,8 +310,9 @@ struct SlidingBlock : DepthwiseBlock<Dot> {
   static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
                       const Strip* strips, const Strip* end) {
     if constexpr (Block::kHasHalves) {
-      if (count == Block::kChannels / 2) return run<true, true>(d, packed, c0, count, strips, end);
-      if (count < Block::kChannels / 2) return run<true, false>(d, packed, c0, count, strips, end);
+      if (Block::twice(9, count))
+        return count == Block::kChannels / 2 ? run<true, true>(d, packed, c0, count, strips, end)
+                                             : run<true, false>(d, packed, c0, count, strips, end);
     }
     if (count == Block::kChannels) return run<false, true>(d, packed, c0, count, strips, end);
     run<false, false>(d, packed, c0, count, strips, end);
@@ -358,9 +360,9 @@ struct Depthwise {
   // Pixels go in chunks: the addresses of a chunk's taps are found once for all blocks of channels.
   static constexpr int64_t kAddresses = 1024;
 
-  // `count` columns of the rows of windows of pixel p, from the window's left one on.
+  // `count` columns, from the left one of pixel p's window on.
   static OCTET_INLINE void put_columns(const DepthwiseArgs& d, int64_t p, int64_t count,
-                                       const uint8_t* (*to)[4]) {
+                                       Column* to) {
     const int64_t y = p / d.width * d.slide_rows - d.top, x = p % d.width * d.slide - d.left;
     const uint8_t* next[4];
     int64_t step[4];
@@ -381,7 +383,7 @@ struct Depthwise {
   static void slide(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
     using Block = SlidingBlock<Dot, kSlide, kRows>;
     constexpr int64_t kColumns = kAddresses / 4, kStrips = kColumns / 8;
-    typename Block::Column columns[kColumns];
+    Column columns[kColumns];
     typename Block::Strip strips[kStrips];
     int64_t used = 0, some = 0;
     const auto flush = [&] {
@@ -391,8 +393,8 @@ struct Depthwise {
       used = some = 0;
     };
     for (int64_t p = p0; p < p1;) {
-      // A strip has as many columns as its windows, and those of one pixel more: pairs of pixels
-      // end behind the last of an odd number.
+      // A strip has the columns of its windows and of one more: where pixels are computed in pairs
+      // and their number is odd, the last pair ends behind them.
       const int64_t in_row = d.width - p % d.width, left = in_row < p1 - p ? in_row : p1 - p,
                     fit = (kColumns - used - 3) / kSlide;
       if (some == kStrips || (left > fit && used > 0)) {

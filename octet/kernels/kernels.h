@@ -112,9 +112,9 @@ struct DepthwiseArgs {
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
-  // 3x3 windows, taps [row][column], that slide over an image of h x w pixels by 1 or 2 columns and
-  // any number of rows: pixel p's begins in row p / width * slide_rows - top, column p % width *
-  // slide - left. Offsets are not looked at then. 0: not so.
+  // Where slide is 1 or 2: 3x3 windows over an image of h x w pixels, `width` of them in a row. The
+  // window of pixel p begins at row p / width * slide_rows - top, column p % width * slide - left;
+  // taps, [row][column], outside the image are the pad's; `offsets` is not read. 0: any windows.
   int64_t slide = 0, slide_rows = 0;
   int64_t width = 0, h = 0, w = 0, top = 0, left = 0;
 };

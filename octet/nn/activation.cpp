@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "octet/nn/pooling.h"
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
@@ -21,12 +22,24 @@ void for_each_activation(Fn fn) {
 }
 [[maybe_unused]] const bool g_activations_registered =
     (for_each_activation([]<typename M>() { register_module<M>(); }), true);
+
+template <size_t N>
+void add_pools(std::map<std::string, std::string>& made) {
+  const std::string d = std::to_string(N) + "d";
+  made[class_name(typeid(MaxPoolNd<N>))] = "max_pool" + d;
+  made[class_name(typeid(AvgPoolNd<N>))] = "avg_pool" + d;
+  made[class_name(typeid(AdaptivePoolNd<N, true>))] = "adaptive_max_pool" + d;
+  made[class_name(typeid(AdaptivePoolNd<N, false>))] = "adaptive_avg_pool" + d;
+}
 }  // namespace
 
 std::string operator_of(const std::string& name) {
   static const std::map<std::string, std::string> ops = [] {
     std::map<std::string, std::string> made{{nn::class_name(typeid(PReLU)), "prelu"}};
     for_each_activation([&]<typename M>() { made[nn::class_name(typeid(M))] = M().op_name(); });
+    add_pools<1>(made);
+    add_pools<2>(made);
+    add_pools<3>(made);
     return made;
   }();
   auto it = ops.find(name);

@@ -101,14 +101,17 @@ Attrs avg_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes
 }
 
 template <size_t N>
-Tensor call_pool(std::string_view kind, const Tensor& x, const Attrs& attrs) {
-  return on_images(
-      x, N, [&](const Tensor& images) { return ops::call(name_of<N>(kind), {images}, attrs); });
+Tensor call_pool(std::string_view kind, const Tensor& x, const Attrs& attrs,
+                 const std::optional<ops::QType>& result = {}) {
+  return on_images(x, N, [&](const Tensor& images) {
+    return ops::call(name_of<N>(kind), {images}, attrs, result);
+  });
 }
 
 // kind: "adaptive_avg_pool" or "adaptive_max_pool". A size of -1 keeps x's.
 template <size_t N>
-Tensor adaptive_pool(std::string_view kind, const Tensor& x, const Sizes<N>& output_size) {
+Tensor adaptive_pool(std::string_view kind, const Tensor& x, const Sizes<N>& output_size,
+                     const std::optional<ops::QType>& result = {}) {
   std::vector<int64_t> size = output_size.list();
   if (x.dim() < static_cast<int64_t>(N))
     throw Error(ErrorCode::invalid_argument, name_of<N>(kind) + ": the input is " +
@@ -116,7 +119,7 @@ Tensor adaptive_pool(std::string_view kind, const Tensor& x, const Sizes<N>& out
                                                  std::to_string(N) + " spatial dimensions");
   for (size_t i = 0; i < N; ++i)
     if (size[i] == -1) size[i] = x.size(static_cast<int64_t>(i) - static_cast<int64_t>(N));
-  return call_pool<N>(kind, x, {{"output_size", size}});
+  return call_pool<N>(kind, x, {{"output_size", size}}, result);
 }
 
 // -- others ---------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ struct Traits {
   bool selects = false;
   // Cuts its operand's values to a range: relu, clamp.
   bool narrows = false;
+  // Its results are means of whole images or dimensions: adaptive_avg_pool2d, mean.
+  bool averages = false;
   // Its results depend on its operands' types only, not on what is in them: shape.
   bool of_types = false;
   // How large its results are depends on what is in its operands: nonzero.

@@ -236,15 +236,17 @@ OCTET_OP(avg_pool3d,
 
 // Cell i of n covers floor(i*H/n) to ceil((i+1)*H/n). Quantized as avg_pool2d.
 OCTET_OP(adaptive_avg_pool2d, "adaptive_avg_pool2d(x, *, output_size=[1, 1]) -> y", QRule::same,
+         Traits{.averages = true},
          Doc{"mean over an even grid of output_size cells; [1, 1] is the global average"},
          adaptive_type(2), gradient(pool_gradient<false>))
 
 OCTET_OP(adaptive_avg_pool1d, "adaptive_avg_pool1d(x, *, output_size=[1]) -> y", QRule::same,
-         Doc{"mean over output_size even cells of (N, C, L)"}, adaptive_type(1),
-         eval([](const Call& c) { return as_pool2d(c, "adaptive_avg_pool2d"); }),
+         Traits{.averages = true}, Doc{"mean over output_size even cells of (N, C, L)"},
+         adaptive_type(1), eval([](const Call& c) { return as_pool2d(c, "adaptive_avg_pool2d"); }),
          gradient(pool_gradient<false>))
 
 OCTET_OP(adaptive_avg_pool3d, "adaptive_avg_pool3d(x, *, output_size=[1, 1, 1]) -> y", QRule::same,
+         Traits{.averages = true},
          Doc{"mean over an even grid of output_size cells of (N, C, D, H, W)"}, adaptive_type(3),
          gradient(pool_gradient<false>))
 

@@ -361,8 +361,9 @@ Tensor prod_gradient(const Grad& g) {
 // Means over the dimensions `dim` (none given: all). Integers divide toward zero. Quantized: exact
 // integer sums, y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless
 // others are given.
-OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         open_dims(), reducing<MeanOf>(), quantized(mean_codes), gradient([](const Grad& g) {
+OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, Traits{.averages = true},
+         reduced_type(false), open_dims(), reducing<MeanOf>(), quantized(mean_codes),
+         gradient([](const Grad& g) {
            auto count = static_cast<double>(g[0].numel()) /
                         static_cast<double>(std::max<int64_t>(1, g.y().numel()));
            return spread(g, g.dy() * (1 / count));

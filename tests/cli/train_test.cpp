@@ -208,7 +208,7 @@ TEST(CliQat, TheStateOfEachLayerIsShown) {
   const RunResult r = run_octet({"qat", kNet, "--data", kCalibration, "--samples", "64", "--epochs",
                                  "3", "-o", dir / "q.octet", "--show-state"});
   EXPECT_EQ(r.code, 0) << r.err;
-  for (const char* part : {"from epoch 1: observers on 18 of 18", "from epoch 3: observers on 0 of",
+  for (const char* part : {"from epoch 1: observers on 19 of 19", "from epoch 3: observers on 0 of",
                            "head.weight", "fake quantize"})
     EXPECT_TRUE(contains(r.err, part)) << part << ": " << r.err;
   EXPECT_FALSE(contains(run_octet(train_args("qat", dir / "p.octet")).err, "head.weight"));

@@ -30,7 +30,7 @@ CalibrationQuality quality_of(const FaultNet& net, const Tensor& x,
                               const std::string& observer = "PercentileObserver",
                               int64_t batch = 4) {
   quant::QConfig qconfig = quant::get_default_qconfig();
-  qconfig.activation = quant::ObserverFactory(observer);
+  qconfig.activation = quant::ObserverFactory(observer).with_args(qconfig.activation.options());
   const auto prepared = quant::prepare_fx(net.graph, qconfig);
   debug::CalibrationWatch watch(*prepared);
   const int64_t count = x.size(0);

@@ -196,10 +196,11 @@ TEST_F(NumericSuiteFx, LayerErrorsAreOwnAndInherited) {
   for (uint64_t seed = 0; seed < 8; ++seed) samples.push_back({Tensor::randn({8, 3, 5, 5}, seed)});
   const auto errors = ns::split_layer_errors(prepared, lowered, samples);
   EXPECT_EQ(errors.size(), 5u);
-  // The first layers get the same codes in both models; what fc gets has an error already.
+  // The first layers get the same codes in both models; what fc gets has an error already, some of
+  // which its own may cancel.
   EXPECT_EQ(errors.at("conv").inherited(), 0);
   EXPECT_GT(errors.at("fc").own, 0);
-  EXPECT_GT(errors.at("fc").inherited(), 0);
+  EXPECT_NE(errors.at("fc").inherited(), 0);
   // Its total is that of the model's result.
   debug::ErrorStatistics whole;
   for (const auto& sample : samples) whole.add((*model)(sample[0]), (*lowered)(sample[0]));

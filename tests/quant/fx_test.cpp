@@ -79,9 +79,9 @@ TEST(PrepareFx, FusesAndObservesEachValueOnce) {
             "PercentileObserver@activation_post_process_1 Conv2d@conv2 "
             "PercentileObserver@activation_post_process_2 add "
             "PercentileObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
-            "PercentileObserver@activation_post_process_3 flatten "
-            "PercentileObserver@activation_post_process_3 Linear@fc "
-            "PercentileObserver@activation_post_process_4");
+            "PercentileObserver@activation_post_process_4 flatten "
+            "PercentileObserver@activation_post_process_4 Linear@fc "
+            "PercentileObserver@activation_post_process_5");
 }
 
 TEST(ConvertFx, TheReferenceGraphHasQuantizeAndDequantizeAroundFloatLayers) {
@@ -98,8 +98,8 @@ TEST(ConvertFx, TheLoweredGraphComputesInCodes) {
   auto prepared = calibrated(model, quant::get_default_qconfig_mapping());
   auto int8 = quant::convert_fx(prepared);
   EXPECT_EQ(calls(int8->graph()),
-            "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool "
-            "flatten QuantizedLinear@fc dequantize");
+            "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add "
+            "QuantizedAdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
   Tensor x = fx_batch(9);
   EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
 }
@@ -173,7 +173,7 @@ TEST(ConvertFx, AModelThatWasNotCalibratedIsAnErrorNamingEveryObserver) {
   auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(),
                                     std::vector<Tensor>{fx_batch()});
   expect_error(ErrorCode::not_calibrated,
-               {"5 of 5", "activation_post_process_0 of %x", "calibration"},
+               {"6 of 6", "activation_post_process_0 of %x", "calibration"},
                [&] { quant::convert_fx(prepared); });
 }
 
@@ -184,7 +184,7 @@ TEST(PrepareFx, PartsStayFloatAndTheReportSaysWhy) {
                                 &report);
   EXPECT_EQ(calls(int8->graph()),
             "quantize QuantizedConvReLU2d@conv dequantize Conv2d@conv2 quantize add "
-            "AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
+            "QuantizedAdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
   bool said = false;
   for (const auto& e : report.left_float())
     said = said || (e.node == "conv2" && e.reason.find("qconfig") != std::string::npos);
@@ -338,15 +338,17 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
     nn::Slot quant = slot("quant", quant::QuantStub());
     nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
     nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot pool = slot("pool", nn::AdaptiveAvgPool2d(1));
     nn::Slot fc = slot("fc", nn::Linear(4, 5));
     nn::Slot dequant = slot("dequant", quant::DeQuantStub());
-    Tensor forward(Tensor x) override { return dequant(fc(F::mean(relu(conv(quant(x))), {2, 3}))); }
+    Tensor forward(Tensor x) override { return dequant(fc(pool(relu(conv(quant(x)))).flatten(1))); }
   };
   struct Graph : nn::Module {
     nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
     nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot pool = slot("pool", nn::AdaptiveAvgPool2d(1));
     nn::Slot fc = slot("fc", nn::Linear(4, 5));
-    Tensor forward(Tensor x) override { return fc(F::mean(relu(conv(x)), {2, 3})); }
+    Tensor forward(Tensor x) override { return fc(pool(relu(conv(x))).flatten(1)); }
   };
   auto eager = nn::make<Eager>();
   auto graph = nn::make<Graph>();

@@ -24,7 +24,7 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
   const std::string per_tensor = "MinMaxObserver(dtype=qint8, qscheme=per_tensor_symmetric)";
   const std::pair<const char*, std::string> table[] = {
       {"native",
-       "PercentileObserver(), weight=PerChannelMSEObserver(dtype=qint8, "
+       "PercentileObserver(own_averages=true), weight=PerChannelMSEObserver(dtype=qint8, "
        "qscheme=per_channel_symmetric, quant_min=-127, quant_max=127)"},
       {"fbgemm", "HistogramObserver(reduce_range=true), weight=" + per_channel + ")"},
       {"x86", "HistogramObserver(reduce_range=true), weight=" + per_channel + ")"},
@@ -68,8 +68,7 @@ TEST(QConfig, QatHasAVersionForEveryBackend) {
     }
   EXPECT_EQ(to_string(get_default_qat_qconfig()),
             "QConfig(activation=FusedMovingAvgObsFakeQuantize(observer=MovingAverageMinMaxObserver,"
-            " quant_min=0, "
-            "quant_max=255), "
+            " quant_min=0, quant_max=255, own_averages=true), "
             "weight=FusedMovingAvgObsFakeQuantize(observer=MovingAveragePerChannelMinMaxObserver, "
             "dtype=qint8, qscheme=per_channel_symmetric, quant_min=-127, quant_max=127))");
   EXPECT_NE(error_of([] { get_default_qat_qconfig("fbgem"); }).find("did you mean 'fbgemm'?"),

@@ -160,7 +160,7 @@ TEST(PrepareFx, BadCalibrationDataNamesTheTensor) {
 TEST(ConvertFx, WithoutCalibrationNamesEveryObserver) {
   auto prepared = prepare_fx(conv_net(), kNative);
   expect_error(ErrorCode::not_calibrated,
-               {"5 of 5", "image", "%r", "%b", "%s", "logits", "calibration data"},
+               {"6 of 6", "image", "%r", "%b", "%s", "logits", "calibration data"},
                [&] { convert_fx(prepared); });
 }
 

@@ -87,6 +87,13 @@ ValPtr max_places(Importer& im, const NodeView& n, const ValPtr& x, const Window
   return y;
 }
 
+// Whether a window is as large as the images.
+bool covers_image(const Val& x, const std::vector<int64_t>& kernel) {
+  const std::vector<Dim>& dims = x.type.dims;
+  return dims.size() == 4 && kernel.size() == 2 && dims[2] == Dim(kernel[0]) &&
+         dims[3] == Dim(kernel[1]);
+}
+
 }  // namespace
 
 ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) {
@@ -128,7 +135,8 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
                {1, w.dilation[0]});
     return im.call(n, "squeeze", {im.call(n, op, {image}, flat)}, {{"dim", int64_t{2}}});
   };
-  ValPtr y = pooled(x);
+  const bool whole = !max && !sum && !padded && covers_image(*x, w.kernel);
+  ValPtr y = whole ? emit_global_pool(im, n, x, max) : pooled(x);
   // The zeros of a padding that the model's run decides are in the mean, which is divided by the
   // share of each window that is not padding.
   if (x != unpadded && !max && !sum && n.get_int("count_include_pad", 0) == 0) {

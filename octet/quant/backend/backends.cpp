@@ -243,9 +243,20 @@ void add_fixed_qparams_ops(BackendConfig& b, const DTypes& d) {
   });
 }
 
+// Where the qconfig gives averages qparams of their own, the module with qparams takes the module's
+// place.
+template <size_t N>
+void add_average(BackendConfig& b, const DTypes& d) {
+  using Average = nn::AdaptivePoolNd<N, false>;
+  Config c = sharing({typeid(Average)}, d);
+  b.set_backend_pattern_config(c.template set_quantized_module<nnq::WithQParams<Average>>(kStatic));
+}
+
 void add_sharing(BackendConfig& b, const DTypes& d) {
+  add_average<1>(b, d);
+  add_average<2>(b, d);
+  add_average<3>(b, d);
   const std::vector<ObjectType> types = {
-      typeid(nn::AdaptiveAvgPool1d), typeid(nn::AdaptiveAvgPool2d), typeid(nn::AdaptiveAvgPool3d),
       typeid(nn::AdaptiveMaxPool1d), typeid(nn::AdaptiveMaxPool2d), typeid(nn::AdaptiveMaxPool3d),
       typeid(nn::AvgPool1d), typeid(nn::AvgPool2d), typeid(nn::AvgPool3d), typeid(nn::MaxPool1d),
       typeid(nn::MaxPool2d), typeid(nn::MaxPool3d), typeid(nn::Hardtanh), typeid(nn::Identity),

@@ -27,10 +27,14 @@ constexpr const char* kWeights[] = {"weight", "w_ih", "w_hh", "w_hr"};
 
 // The traits of the operator that a call is, of an operator or of a module that is one; those of
 // none for others.
-const ops::Traits& traits_of(const Node& node) {
+const ops::Traits& traits_of(const std::string& op_name) {
   static const ops::Traits none;
-  const ops::Op* op = ops::find(node.kind == NodeKind::module ? nn::operator_of(node.op) : node.op);
+  const ops::Op* op = ops::find(op_name);
   return op ? op->traits() : none;
+}
+
+const ops::Traits& traits_of(const Node& node) {
+  return traits_of(node.kind == NodeKind::module ? nn::operator_of(node.op) : node.op);
 }
 
 bool is_operand(const BackendPatternConfig& config, const char* what, size_t i) {
@@ -182,10 +186,16 @@ ObservationType observation_type(const Node& node, const BackendPatternConfig* c
                                  const QConfig& qconfig) {
   if (qconfig.activation.name() == "ReuseInputObserver")
     return ObservationType::output_share_observer_with_input;
+  if (qconfig.activation.options().own_averages && traits_of(node).averages)
+    return ObservationType::output_use_different_observer_as_input;
   if (!config) return ObservationType::output_use_different_observer_as_input;
   const auto tensors =
       std::count_if(node.inputs.begin(), node.inputs.end(), [](ValueId v) { return v != kNone; });
   return config->observation_type_of(static_cast<int>(tensors));
+}
+
+bool is_average(const nn::Module& module) {
+  return traits_of(nn::operator_of(nn::class_name(module.class_type()))).averages;
 }
 
 namespace {

@@ -46,9 +46,12 @@ enum class OperandRole {
 OperandRole operand_role(const graph::Graph& graph, const graph::Node& node, size_t i,
                          const BackendPatternConfig* config);
 
-// How the results of a call with that many tensors for operands are observed.
+// How the results of a call with that many tensors for operands are observed: as the backend says,
+// but that a qconfig may give averages qparams of their own (ObserverOptions::own_averages).
 ObservationType observation_type(const graph::Node& node, const BackendPatternConfig* config,
                                  const QConfig& qconfig);
+// Whether a module is such an average.
+bool is_average(const nn::Module& module);
 
 // The second pass: leaves float what no layer with weights and no matmul is connected with through
 // codes, for making codes of its operands costs more than it gains; and softmax and prelu, which

@@ -5,6 +5,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
+#include "octet/ops/functional_impl.h"
 #include "octet/quant/modules/sources_impl.h"
 #include "octet/quant/modules/with_qparams_impl.h"
 
@@ -111,6 +112,15 @@ template Tensor compute(const InstanceNormNd<1>&, const Tensor&, const ops::QTyp
 template Tensor compute(const InstanceNormNd<2>&, const Tensor&, const ops::QType&);
 template Tensor compute(const InstanceNormNd<3>&, const Tensor&, const ops::QType&);
 
+template <size_t N>
+Tensor compute(const AdaptivePoolNd<N, false>& average, const Tensor& x, const ops::QType& result) {
+  return functional::detail::adaptive_pool<N>("adaptive_avg_pool", x, average.output_size, result);
+}
+
+template Tensor compute(const AdaptivePoolNd<1, false>&, const Tensor&, const ops::QType&);
+template Tensor compute(const AdaptivePoolNd<2, false>&, const Tensor&, const ops::QType&);
+template Tensor compute(const AdaptivePoolNd<3, false>&, const Tensor&, const ops::QType&);
+
 // -- names ----------------------------------------------------------------------------------------
 
 namespace {
@@ -135,6 +145,9 @@ void add(const char* name) {
   add<InstanceNorm1d>("InstanceNorm1d");
   add<InstanceNorm2d>("InstanceNorm2d");
   add<InstanceNorm3d>("InstanceNorm3d");
+  add<AdaptiveAvgPool1d>("AdaptiveAvgPool1d");
+  add<AdaptiveAvgPool2d>("AdaptiveAvgPool2d");
+  add<AdaptiveAvgPool3d>("AdaptiveAvgPool3d");
   add<BNReLU2d>("BNReLU2d");
   add<BNReLU3d>("BNReLU3d");
   return true;

@@ -12,6 +12,7 @@
 
 #include "octet/nn/activation.h"
 #include "octet/nn/norm.h"
+#include "octet/nn/pooling.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/modules/weighted.h"
 
@@ -97,6 +98,11 @@ using GroupNorm = WithQParams<nn::GroupNorm>;
 using InstanceNorm1d = WithQParams<nn::InstanceNorm1d>;
 using InstanceNorm2d = WithQParams<nn::InstanceNorm2d>;
 using InstanceNorm3d = WithQParams<nn::InstanceNorm3d>;
+// Of averages with qparams of their own (ObserverOptions::own_averages); others run on codes as they
+// are.
+using AdaptiveAvgPool1d = WithQParams<nn::AdaptiveAvgPool1d>;
+using AdaptiveAvgPool2d = WithQParams<nn::AdaptiveAvgPool2d>;
+using AdaptiveAvgPool3d = WithQParams<nn::AdaptiveAvgPool3d>;
 using BNReLU2d = WithQParams<nn::BatchNorm2d, true>;
 using BNReLU3d = WithQParams<nn::BatchNorm3d, true>;
 

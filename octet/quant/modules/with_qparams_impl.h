@@ -21,6 +21,8 @@ Tensor compute(const nn::GroupNorm& norm, const Tensor& x, const ops::QType& res
 Tensor compute(const BatchNorm& norm, const Tensor& x, const ops::QType& result);
 template <size_t N>
 Tensor compute(const InstanceNormNd<N>& norm, const Tensor& x, const ops::QType& result);
+template <size_t N>
+Tensor compute(const AdaptivePoolNd<N, false>& average, const Tensor& x, const ops::QType& result);
 
 template <typename Float, bool relu>
 std::string WithQParams<Float, relu>::type_name() const {

@@ -210,6 +210,10 @@ ObserverFactory ObserverFactory::with_percentile(double percentile) const {
   return changed(*this, [&](ObserverOptions& o) { o.percentile = percentile; });
 }
 
+ObserverFactory ObserverFactory::with_own_averages(bool own_averages) const {
+  return changed(*this, [&](ObserverOptions& o) { o.own_averages = own_averages; });
+}
+
 ObserverFactory ObserverFactory::with_is_dynamic(bool is_dynamic) const {
   return changed(*this, [&](ObserverOptions& o) { o.is_dynamic = is_dynamic; });
 }

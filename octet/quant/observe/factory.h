@@ -94,6 +94,7 @@ class ObserverFactory {
   ObserverFactory with_averaging_constant(double averaging_constant) const;
   ObserverFactory with_bins(int64_t bins) const;
   ObserverFactory with_percentile(double percentile) const;
+  ObserverFactory with_own_averages(bool own_averages) const;
   ObserverFactory with_is_dynamic(bool is_dynamic) const;
   ObserverFactory with_fixed_qparams(double scale, int64_t zero_point) const;
   ObserverFactory with_args(ObserverOptions options) const;  // all of them

@@ -98,6 +98,7 @@ void each_option(Fn&& fn) {
   fn("averaging_constant", &ObserverOptions::averaging_constant);
   fn("bins", &ObserverOptions::bins);
   fn("percentile", &ObserverOptions::percentile);
+  fn("own_averages", &ObserverOptions::own_averages);
   fn("is_dynamic", &ObserverOptions::is_dynamic);
   fn("scale", &ObserverOptions::scale);
   fn("zero_point", &ObserverOptions::zero_point);

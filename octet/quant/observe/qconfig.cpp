@@ -43,11 +43,13 @@ ObserverFactory float16_placeholder() {
 // docs/numerics.md the one that histograms harm most keeps its accuracy with percentiles, and none
 // of the others loses more than 1.3 dB more than with histograms.
 QConfig native() {
-  return {ObserverFactory("PercentileObserver"),
+  return {ObserverFactory("PercentileObserver").with_own_averages(true),
           symmetric(ObserverFactory("PerChannelMSEObserver")).with_quant_range(-127, 127)};
 }
 // Activations of 16 bits, whose codes are too fine for clipping to pay.
-QConfig a16w8() { return {histogram().with_dtype(DType::quint16), native().weight}; }
+QConfig a16w8() {
+  return {histogram().with_dtype(DType::quint16).with_own_averages(true), native().weight};
+}
 QConfig fbgemm() {
   return {histogram().with_reduce_range(true), default_per_channel_weight_observer()};
 }
@@ -119,8 +121,9 @@ QConfig get_default_qat_qconfig(std::string_view name, int version) {
   OCTET_CHECK(version == 0 || version == 1, invalid_argument,
               "get_default_qat_qconfig: version {}; expected 0 (FakeQuantize) or 1 (fused)",
               version);
-  ObserverFactory activation =
-      all_codes(moving_average()).with_reduce_range(name == "fbgemm" || name == "x86");
+  ObserverFactory activation = all_codes(moving_average())
+                                   .with_reduce_range(name == "fbgemm" || name == "x86")
+                                   .with_own_averages(name == "native");
   ObserverFactory weight =
       name == "qnnpack" ? default_weight_fake_quant() : default_per_channel_weight_fake_quant();
   if (name == "native") weight = weight.with_quant_range(-127, 127);

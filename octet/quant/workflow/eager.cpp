@@ -133,6 +133,7 @@ class Forms {
   }
   // Whether there is a quantized form, in any mode.
   bool has(const Module& m) const {
+    if (runs_as_it_is(m)) return false;
     const auto has_form = [&](const auto& entry) { return entry.second.has(m); };
     return (given_ && given_->has(m)) || std::any_of(by_mode_.begin(), by_mode_.end(), has_form);
   }
@@ -163,6 +164,12 @@ class Forms {
   }
 
  private:
+  // An average without qparams of its own, on its operand's codes.
+  bool runs_as_it_is(const Module& m) const {
+    const QConfig* q = qconfig_of(m);
+    return !given_ && is_average(m) && !(q && q->activation.options().own_averages);
+  }
+
   const ModuleMapping* given_;
   const BackendConfig backend_;
   std::map<QuantMode, ModuleMapping> by_mode_;

@@ -245,6 +245,22 @@ TEST(OnnxImport, GlobalPools) {
   EXPECT_EQ(ops_of(m.import()), "adaptive_avg_pool2d amax");
 }
 
+TEST(OnnxImport, AWindowAsLargeAsTheImagesIsAGlobalPool) {
+  const auto imported = [](std::variant<int, std::string> width, std::vector<int64_t> pads) {
+    OnnxModel m;
+    m.input("x", {"N", 2, 3, width})
+        .node("AveragePool", {"x"}, {"y"}, {{"kernel_shape", ints({3, 4})}, {"pads", ints(pads)}})
+        .output("y");
+    return m.import();
+  };
+  const graph::Graph whole = imported(4, {0, 0, 0, 0});
+  EXPECT_EQ(ops_of(whole), "adaptive_avg_pool2d");
+  EXPECT_EQ(to_string(whole.type(whole.outputs()[0])), "Float(N, 2, 1, 1)");
+  EXPECT_EQ(ops_of(imported(5, {0, 0, 0, 0})), "avg_pool2d");
+  EXPECT_EQ(ops_of(imported(4, {0, 1, 0, 1})), "avg_pool2d");
+  EXPECT_EQ(ops_of(imported("W", {0, 0, 0, 0})), "avg_pool2d");
+}
+
 TEST(OnnxImport, PoolsOverOtherRanks) {
   OnnxModel line, volume;
   line.input("x", {1, 2, 8})

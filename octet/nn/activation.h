@@ -159,8 +159,8 @@ using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
 using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
                              Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish, SiLU>;
 
-// The operator that a class of this header or of pooling.h is, by the class's name: "gelu" of "GELU";
-// "" for others.
+// The operator that a class of this header or of pooling.h is, by the class's name: "gelu" of
+// "GELU"; "" for others.
 std::string operator_of(const std::string& class_name);
 
 // Whether a class of this header, by its name, is a function of one number that is applied to each

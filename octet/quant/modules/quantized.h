@@ -98,8 +98,8 @@ using GroupNorm = WithQParams<nn::GroupNorm>;
 using InstanceNorm1d = WithQParams<nn::InstanceNorm1d>;
 using InstanceNorm2d = WithQParams<nn::InstanceNorm2d>;
 using InstanceNorm3d = WithQParams<nn::InstanceNorm3d>;
-// Of averages with qparams of their own (ObserverOptions::own_averages); others run on codes as they
-// are.
+// Of averages with qparams of their own (ObserverOptions::own_averages); others run on codes as
+// they are.
 using AdaptiveAvgPool1d = WithQParams<nn::AdaptiveAvgPool1d>;
 using AdaptiveAvgPool2d = WithQParams<nn::AdaptiveAvgPool2d>;
 using AdaptiveAvgPool3d = WithQParams<nn::AdaptiveAvgPool3d>;

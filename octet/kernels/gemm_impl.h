@@ -247,6 +247,25 @@ struct Gemm {
     }
   }
 
+  // Whether two neighbouring steps, the first of even number in its tap, are added before their sum
+  // goes to the accumulator.
+  static constexpr bool kTwoSteps = requires(I x) { Dot::dot_two(x, x, x, x, x); };
+  template <int kFirst, int kEnd, int kM, int kN>  // rows kFirst..kEnd
+  static OCTET_INLINE void two_steps(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
+                                     const char* b) {
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) {
+      // loaded again for the second vector, as in step()
+      if constexpr (kEnd - kFirst > 2) asm("" : : : "memory");
+      const I w = V::load(b + j * Dot::kVectorBytes),
+              w2 = V::load(b + (kN + j) * Dot::kVectorBytes);
+#pragma GCC unroll 16
+      for (int r = kFirst; r < kEnd; ++r)
+        acc[r][j] =
+            Dot::dot_two(acc[r][j], V::spread(row[r] + i), w, V::spread(row[r] + i + 4), w2);
+    }
+  }
+
   // Where a tile's codes go, and the constants of its channels.
   template <int kN>
   struct Exit {
@@ -348,7 +367,16 @@ struct Gemm {
     if constexpr (kRow < kM) {
       constexpr int kEnd = kRow + 4 / kN < kM ? kRow + 4 / kN : kM;
       const char* w = b;
-      for (int64_t i = first; i < bytes; i += 4, w += kN * Dot::kVectorBytes) {
+      int64_t i = first;
+      if constexpr (kTwoSteps) {
+        if (i % 8 != 0) {
+          step_half<0, kRow, kEnd>(acc, row, i, w);
+          i += 4, w += kN * Dot::kVectorBytes;
+        }
+        for (; i + 8 <= bytes; i += 8, w += 2 * kN * Dot::kVectorBytes)
+          two_steps<kRow, kEnd>(acc, row, i, w);
+      }
+      for (; i < bytes; i += 4, w += kN * Dot::kVectorBytes) {
         step_half<0, kRow, kEnd>(acc, row, i, w);
         if constexpr (Dot::kHalves == 2) step_half<1, kRow, kEnd>(acc, row, i, w);
       }
@@ -378,6 +406,27 @@ struct Gemm {
                                  int64_t end, const char*& b, NextPanel& ahead) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
+    if constexpr (kTwoSteps) {
+      if (kSets == 1 && ahead.bytes > 0) {
+        for (; i + 8 <= end; i += 8, b += 2 * kStepBytes) {
+          two_steps<0, kM>(acc[0], row, i, b);
+          ahead.step<kStepBytes>();
+          ahead.step<kStepBytes>();
+        }
+      }
+      for (; i + 8 * kSets <= end; i += 8 * kSets, b += 2 * kSets * kStepBytes) {
+#pragma GCC unroll 4
+        for (int s = 0; s < kSets; ++s)
+          two_steps<0, kM>(acc[s], row, i + s * 8, b + 2 * s * kStepBytes);
+      }
+      if constexpr (kSets > 1)
+        for (; i + 8 <= end; i += 8, b += 2 * kStepBytes) two_steps<0, kM>(acc[0], row, i, b);
+      if (i < end) {
+        step<kM, kN>(acc[0], row, i, b);
+        b += kStepBytes;
+      }
+      return;
+    }
     if constexpr (kSets == 1) {
       if (ahead.bytes > 0) {
         for (; i < end; i += 4, b += kStepBytes) {

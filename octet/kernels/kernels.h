@@ -60,6 +60,9 @@ struct GemmShape {
   int64_t n = 0;     // output channels
   int64_t k = 0;     // bytes per tap
   int64_t taps = 1;  // kernel positions
+  // The weights, of which these may be a part, do not stay in a core's L2 from one row to the next:
+  // gemm_pack then makes what is read fastest. The products are the same.
+  bool far_weights = false;
 };
 
 struct GemmCut {

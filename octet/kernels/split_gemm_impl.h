@@ -2,15 +2,19 @@
 // The matrix product of gemm_impl.h on CPUs whose only product of bytes is vpmaddubsw, which adds
 // two products in 16 bits and saturates: 255 * (w0 + w1) fits only while the weights of each sign
 // add up to at most 128. Weights are known when they are packed, so they are split there in a safe
-// part, which keeps every pair within 128, and the excess, which few pairs have and which is put on
-// a list. The products of both are added exactly, whatever the activations are.
+// part, which keeps every sum within 128, and the excess, which few sums have and which is put on a
+// list. The products of both are added exactly, whatever the activations are.
+//
+// A sum is that of a pair of weights (split), or of the same pair of two steps (split_by_two),
+// whose products are then added in 16 bits before they are widened: 5 instructions in place of 6,
+// but more excess. The panel takes what is faster (worth_of_two_steps).
 //
 // A window is 16 bytes of k of one tap. An entry of the list belongs to a vector of channels and
 // a window, and holds four weights a channel and, for each of them, which of the window's bytes it
 // multiplies: a shuffle brings them together. So one entry takes up to four excesses of each
 // channel.
 //
-// A panel is [header][weights][entries ... positions], in the room that weights of 16 bits would
+// A panel is [header][weights][entries ... places], in the room that weights of 16 bits would
 // take. Where many weights are too large (kMostEntries), splitting gains nothing. Then the panel is
 // run by one of two products:
 //  - Signed: |x - 128| times the weight with the sign of x - 128, of which no pair is too large.
@@ -26,7 +30,7 @@ namespace {
 // What a panel begins with; kPanelHeader bytes for each of its vectors, so that panels stay on
 // 64-byte boundaries.
 struct PanelHeader {
-  enum : int32_t { split, with_signs, widened } form = split;
+  enum Form : int32_t { split, split_by_two, with_signs, widened } form = split;
   int32_t entries[2] = {};  // by vector
 };
 inline constexpr int64_t kPanelHeader = 64;
@@ -35,37 +39,48 @@ OCTET_INLINE void put_panel_header(char* panel, int vectors, const PanelHeader& 
   __builtin_memset(panel, 0, static_cast<size_t>(vectors * kPanelHeader));
   __builtin_memcpy(panel, &header, sizeof header);
 }
-inline constexpr int64_t kEntryBytes = 64;  // 32 of weights, 32 of indices
 inline constexpr int64_t kWindow = 16;
-inline constexpr int32_t kPairLimit = 128;  // 255 * 128 < 2^15
-// Entries for each 4 windows of a vector. More take longer than the widened product, measured on
-// layers whose weights are spread evenly over -127..127.
-inline constexpr int64_t kMostEntries = 5;
+inline constexpr int kSlots = 4;             // weights of a channel in an entry
+inline constexpr int64_t kEntryBytes = 64;   // 32 of weights, 32 of indices
+inline constexpr int32_t kSumLimit = 128;    // 255 * 128 < 2^15
 inline constexpr int64_t kSignedFrom = 512;  // k, of one tap
+// How many entries more, for each 8 windows of a vector, the addition of two steps in 16 bits is
+// worth, which saves a quarter of a window's instructions: nearly those of an entry. With few k the
+// branches of a list weigh more, lists of far_weights have to be read, and with very few k the sums
+// are hardly begun before they end. Measured on Zen 5.
+OCTET_INLINE int64_t worth_of_two_steps(const GemmShape& s) {
+  return s.k < 32 ? -1 : s.far_weights ? 1 : s.k < 128 ? 2 : 7;
+}
 
-// The lists of a panel, read in the order of taps. `Pairs` is the product of safe pairs.
+// The window that an entry belongs to; a list ends with that of no tap.
+struct EntryPlace {
+  static constexpr uint16_t kNoTap = 0xffff;
+  uint16_t tap, window;
+};
+
+// The lists of a panel, read in the order of taps. `Pairs` is the product of safe weights.
 template <typename Pairs, int kN>
 struct ExcessLists {
   using V = typename Pairs::V;
   using I = typename V::I;
   const char* weights;
   const char* entries[kN];       // where each list begins
-  const int32_t* positions[kN];  // its (tap, offset) pairs, downwards; behind the last a tap of -1
+  const EntryPlace* places[kN];  // and where those of its entries begin, downwards
   const char* entry[kN];
-  const int32_t* at[kN];
+  const EntryPlace* at[kN];
 
   OCTET_INLINE ExcessLists(const char* panel, int64_t steps) : weights(panel + kN * kPanelHeader) {
     PanelHeader header;
     __builtin_memcpy(&header, panel, sizeof header);
     const int64_t bytes = kN * steps * Pairs::kVectorBytes;
     const char* next = weights + bytes;
-    const auto* position = reinterpret_cast<const int32_t*>(next + bytes) - 2;
+    const auto* place = reinterpret_cast<const EntryPlace*>(next + bytes) - 1;
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
       entries[j] = next;
-      positions[j] = position;
+      places[j] = place;
       next += header.entries[j] * kEntryBytes;
-      position -= 2 * (header.entries[j] + 1);
+      place -= header.entries[j] + 1;
     }
   }
   template <int kM>
@@ -73,26 +88,26 @@ struct ExcessLists {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
       entry[j] = entries[j];
-      at[j] = positions[j];
+      at[j] = places[j];
     }
   }
   template <int kM>
   OCTET_INLINE void add(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t tap) {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
-      for (; at[j][0] == tap; at[j] -= 2, entry[j] += kEntryBytes) {
-        const I w = V::load(entry[j]), order = V::load(entry[j] + 32);
+      for (; at[j]->tap == tap; --at[j], entry[j] += kEntryBytes) {
+        const I w = V::load(entry[j]), order = V::load(entry[j] + kEntryBytes / 2);
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r)
-          acc[r][j] =
-              Pairs::dot(acc[r][j], V::shuffle(V::broadcast128(row[r] + at[j][1]), order), w);
+          acc[r][j] = Pairs::dot(
+              acc[r][j], V::shuffle(V::broadcast128(row[r] + at[j]->window * kWindow), order), w);
       }
     }
   }
   OCTET_INLINE void skip(int64_t tap) {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j)
-      for (; at[j][0] == tap; at[j] -= 2) entry[j] += kEntryBytes;
+      for (; at[j]->tap == tap; --at[j]) entry[j] += kEntryBytes;
   }
 };
 
@@ -149,23 +164,31 @@ class Splitter {
     const int64_t bytes = vectors * taps_ * steps_ * Pairs::kVectorBytes;
     weights_ = reinterpret_cast<int8_t*>(panel + vectors * kPanelHeader);
     entry_ = weights_ + bytes;
-    position_ = reinterpret_cast<int32_t*>(weights_ + 2 * bytes) - 2;
+    place_ = reinterpret_cast<EntryPlace*>(weights_ + 2 * bytes) - 1;
   }
 
   bool split() {
     PanelHeader header{};
-    const int64_t windows = taps_ * ((steps_ * 4 + kWindow - 1) / kWindow);
+    const int64_t per_tap = (steps_ * 4 + kWindow - 1) / kWindow, windows = taps_ * per_tap;
+    if (taps_ >= EntryPlace::kNoTap || per_tap > 0x10000) return false;
     for (int j = 0; j < vectors_; ++j) {
       int32_t& entries = header.entries[j];
       for (int64_t tap = 0; tap < taps_; ++tap)
         for (int64_t step = 0; step < steps_; step += kWindow / 4)
-          if (!split_window(j, tap, step, entries) || 4 * entries > kMostEntries * windows)
+          if (!split_window(j, tap, step, entries) || 4 * entries > Pairs::kMostEntries * windows)
             return false;
-      if (!put_position(-1, 0)) return false;
+      entries_ += entries;
+      if (!put_place(EntryPlace::kNoTap, 0)) return false;
     }
+    header.form = Pairs::kForm;
     put_panel_header(panel_, vectors_, header);
     __builtin_memset(entry_, 0, static_cast<size_t>(room()));
     return true;
+  }
+  // After it, of two steps together: whether that is faster than one by one.
+  bool is_worth_it(int64_t entries_for_8) const {
+    const int64_t windows = vectors_ * taps_ * ((steps_ * 4 + kWindow - 1) / kWindow);
+    return 8 * (entries_ - entries_by_one_) <= entries_for_8 * windows;
   }
 
  private:
@@ -176,36 +199,60 @@ class Splitter {
   }
 
   bool split_window(int j, int64_t tap, int64_t step, int32_t& entries) {
-    const int64_t steps = steps_ - step < kWindow / 4 ? steps_ - step : kWindow / 4;
+    const int64_t end = steps_ - step < kWindow / 4 ? steps_ : step + kWindow / 4;
+    static constexpr int8_t kNone[Pairs::kVectorBytes] = {};
+    uint32_t by_one = 0;
+    for (int64_t s = step; s < end; ++s) by_one |= Pairs::unsafe(vector(j, tap, s), kNone);
+    entries_by_one_ += by_one != 0;  // or more, which is rare
     first_ = entry_;
-    for (int64_t s = 0; s < steps; ++s) {
-      int8_t* w = vector(j, tap, step + s);
-      uint32_t pairs = Pairs::unsafe(w);
+    for (int64_t s = step; s < end; s += Pairs::kTogether) {
+      const bool second = Pairs::kTogether == 2 && s + 1 < end;
+      int8_t* const two[2] = {vector(j, tap, s), second ? vector(j, tap, s + 1) : nullptr};
+      uint32_t pairs = Pairs::unsafe(two[0], two[1] ? two[1] : kNone);
       for (; pairs != 0; pairs &= pairs - 1) {
         const int pair = __builtin_ctz(pairs) / 2;
-        int8_t* two = w + 2 * pair;
-        const int sum = two[0] + two[1];
-        const int excess = sum > 0 ? sum - kPairLimit : sum + kPairLimit;
-        const int larger = (two[1] < 0 ? -two[1] : two[1]) > (two[0] < 0 ? -two[0] : two[0]);
-        two[larger] = static_cast<int8_t>(two[larger] - excess);
-        const int at = static_cast<int>(4 * s) + pair % 2 * 2 + larger;
-        if (!put(pair / 2, at, excess)) return false;
+        const int at = static_cast<int>(4 * (s - step));
+        if (!make_safe(two, pair, 1, at) || !make_safe(two, pair, -1, at)) return false;
       }
     }
     for (const int8_t* e = first_; e != entry_; e += kEntryBytes, ++entries)
-      if (!put_position(static_cast<int32_t>(tap), static_cast<int32_t>(4 * step))) return false;
+      if (!put_place(tap, step / (kWindow / 4))) return false;
     return true;
+  }
+
+  // Takes from the largest weights of a sign, of the same pair of two steps (the second null where
+  // there is none), what they have too much. `at`: where in its window the first step begins.
+  bool make_safe(int8_t* const (&two)[2], int pair, int sign, int at) {
+    int sum = 0;
+    for (int i = 0; i < 4; ++i) sum += part_of(two, pair, sign, i);
+    while (sum > kSumLimit) {
+      int largest = 0;
+      for (int i = 1; i < 4; ++i)
+        if (part_of(two, pair, sign, i) > part_of(two, pair, sign, largest)) largest = i;
+      const int much = sum - kSumLimit, has = part_of(two, pair, sign, largest),
+                excess = much < has ? much : has;
+      two[largest / 2][2 * pair + largest % 2] -= static_cast<int8_t>(sign * excess);
+      sum -= excess;
+      const int place = at + largest / 2 * 4 + pair % 2 * 2 + largest % 2;
+      if (!put(pair / 2, place, sign * excess)) return false;
+    }
+    return true;
+  }
+  // The magnitude of the i-th of four weights if it has the sign; else 0.
+  static int part_of(int8_t* const (&two)[2], int pair, int sign, int i) {
+    const int w = two[i / 2] ? sign * two[i / 2][2 * pair + i % 2] : 0;
+    return w > 0 ? w : 0;
   }
 
   // Into the first entry of the window where the lane has room beside what its pair holds.
   bool put(int lane, int at, int excess) {
     for (int8_t* entry = first_;; entry += kEntryBytes) {
       if (entry == entry_ && !add_entry()) return false;
-      int8_t *w = entry + 4 * lane, *order = w + 32;
-      for (int i = 0; i < 4; ++i) {
+      int8_t *w = entry + kSlots * lane, *order = w + kEntryBytes / 2;
+      for (int i = 0; i < kSlots; ++i) {
         const int other = order[i ^ 1] < 0 ? 0 : w[i ^ 1];
         const bool fits = (other > 0) != (excess > 0) ||
-                          (excess > 0 ? other + excess : -other - excess) <= kPairLimit;
+                          (excess > 0 ? other + excess : -other - excess) <= kSumLimit;
         if (order[i] >= 0 || !fits) continue;
         w[i] = static_cast<int8_t>(excess);
         order[i] = static_cast<int8_t>(at);
@@ -216,30 +263,28 @@ class Splitter {
 
   bool add_entry() {
     if (room() < kEntryBytes) return false;
-    __builtin_memset(entry_, 0, 32);
-    __builtin_memset(entry_ + 32, -1, 32);  // a shuffle's index of zero
+    __builtin_memset(entry_, 0, kEntryBytes / 2);
+    __builtin_memset(entry_ + kEntryBytes / 2, -1, kEntryBytes / 2);  // a shuffle's index of zero
     entry_ += kEntryBytes;
     return true;
   }
-  bool put_position(int32_t tap, int32_t offset) {
-    if (room() < 8) return false;
-    position_[0] = tap;
-    position_[1] = offset;
-    position_ -= 2;
+  bool put_place(int64_t tap, int64_t window) {
+    if (room() < static_cast<int64_t>(sizeof(EntryPlace))) return false;
+    *place_-- = {static_cast<uint16_t>(tap), static_cast<uint16_t>(window)};
     return true;
   }
-  // Bytes between the entries and the positions.
-  int64_t room() const { return reinterpret_cast<int8_t*>(position_ + 2) - entry_; }
+  // Bytes between the entries and their places.
+  int64_t room() const { return reinterpret_cast<int8_t*>(place_ + 1) - entry_; }
 
-  int64_t steps_, taps_;
+  int64_t steps_, taps_, entries_ = 0, entries_by_one_ = 0;
   char* panel_;
   int vectors_;
   int8_t *weights_, *entry_, *first_ = nullptr;
-  int32_t* position_;
+  EntryPlace* place_;
 };
 
 // Gemm, of the product that each panel was packed for.
-template <typename Pairs, typename Signed, typename Wide>
+template <typename Pairs, typename TwoSteps, typename Signed, typename Wide>
 struct SplitGemm : Gemm<Wide> {
   using Split = Gemm<Pairs>;
   using Widened = Gemm<Wide>;
@@ -251,6 +296,9 @@ struct SplitGemm : Gemm<Wide> {
       const int8_t* from = w + n0 * s.taps * s.k;
       char* to = static_cast<char*>(packed) + n0 / Widened::kLanes * Widened::vector_bytes(s);
       const int vectors = panel.n <= Widened::kLanes ? 1 : 2;
+      Split::pack(panel, from, to);
+      Splitter<TwoSteps> by_two(panel, to, vectors);
+      if (by_two.split() && by_two.is_worth_it(worth_of_two_steps(s))) continue;
       Split::pack(panel, from, to);
       if (Splitter<Pairs>(panel, to, vectors).split()) continue;
       if (s.taps == 1 && s.k >= kSignedFrom) {
@@ -269,6 +317,8 @@ struct SplitGemm : Gemm<Wide> {
                           const bool indirect = g.offsets != nullptr;
                           if (header.form == PanelHeader::split)
                             return Split::kShapes.of[indirect][narrow][rows];
+                          if (header.form == PanelHeader::split_by_two)
+                            return Gemm<TwoSteps>::kShapes.of[indirect][narrow][rows];
                           if (header.form == PanelHeader::with_signs)
                             return Gemm<Signed>::kShapes.of[indirect][narrow][rows];
                           return Widened::kShapes.of[indirect][narrow][rows];

@@ -27,6 +27,7 @@ struct Product {
   void randomize(Random& random, bool with_zero_points) {
     GemmArgs& g = args;
     const int64_t n = g.shape.n, k = g.shape.k, taps = g.shape.taps;
+    g.shape.far_weights = random.chance(0.5);
     g.lda = k + (indirect ? 0 : random.integer(0, 9));
     const int64_t image = indirect ? random.integer(1, 3) * m * k + 7 : (m - 1) * g.lda + k;
     if (a.empty()) a = random.bytes(static_cast<size_t>(image));
@@ -106,7 +107,7 @@ struct Product {
   }
 
   void compute_expected() {
-    const auto [n, k, taps] = args.shape;
+    const int64_t n = args.shape.n, k = args.shape.k, taps = args.shape.taps;
     expected = Guarded(output_bytes());
     for (int64_t i = 0; i < m; ++i) {
       const uint64_t skipped = cuts.empty() ? 0 : cut_of(i).skipped;
@@ -367,7 +368,7 @@ TEST_P(GemmTest, LargeWeightsSideBySideAreExact) {
                       random.chance(0.2) ? random.integer(500, 700) : random.integer(1, 150),
                       q.indirect ? random.integer(1, 10) : 1};
       q.args.epilogue = random.chance(0.5) ? Epilogue::int32 : Epilogue::requantize;
-      const auto [n, k, taps] = q.args.shape;
+      const int64_t n = q.args.shape.n, k = q.args.shape.k, taps = q.args.shape.taps;
       const int64_t least = random.chance(0.5) ? -127 : -128;
       for (int64_t j = 0; j < n; ++j) {
         const float chance = random.chance(0.3) ? 0 : density;

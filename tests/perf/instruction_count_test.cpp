@@ -80,6 +80,7 @@ std::vector<float> floats(size_t n) {
 
 // Weights that differ in how much of them vpmaddubsw cannot take (kernels/split_gemm_impl.h).
 enum class Weights {
+  narrow,   // -31..31: every sum of four of a sign is safe
   small,    // -63..63: every pair is safe
   normal,   // normally distributed, the largest near 127: few pairs are not
   extreme,  // -127 and 127
@@ -93,6 +94,7 @@ std::vector<int8_t> weights(Weights kind, size_t n) {
   };
   for (int8_t& w : r) {
     float value = 0;
+    if (kind == Weights::narrow) value = std::floor(uniform() * 63) - 31;
     if (kind == Weights::small) value = std::floor(uniform() * 127) - 63;
     if (kind == Weights::extreme) value = uniform() < 0.5f ? -127.0f : 127.0f;
     if (kind == Weights::normal) {
@@ -191,6 +193,13 @@ class Kernels {
     g.lda = g.shape.k;
     g.epilogue = kernels::Epilogue::dynamic;
     return product(g, g.shape, bytes(192), kind, 1);
+  }
+  // Rows of a dense layer, whose weights let AVX2 add two steps in 16 bits.
+  int64_t dense_rows() {
+    constexpr int64_t kN = 32, kK = 256;
+    kernels::GemmArgs g;
+    g.lda = kK;
+    return product(g, {kN, kK, 1}, bytes(size_t{kPixels} * kK), Weights::narrow, kPixels);
   }
   int64_t row_of_4_bits() {
     constexpr int64_t kN = 192, kK = 192;
@@ -331,6 +340,7 @@ std::map<std::string, int64_t> counts(Isa isa) {
                                            {"min_max", k.min_max()},
                                            {"histogram", k.histogram()}};
   if (isa == Isa::avx2) {  // the others' products do not depend on the weights
+    result["gemm_dense"] = k.dense_rows();
     result["gemm_normal"] = k.convolution(Weights::normal);
     result["gemm_extreme"] = k.convolution(Weights::extreme);
     result["gemv_normal"] = k.row(Weights::normal);

@@ -75,6 +75,8 @@ struct PackedWeights {
   bool four_bit = false;     // weights are packed in 4 bits
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
+  static constexpr int64_t kNearWeights = int64_t{4} << 20;  // bytes: twice the L2 of most CPUs
+
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows,
                 const kernels::GemmShape& s, int64_t group_count)
       : table(&kernels::table()),
@@ -96,31 +98,33 @@ struct PackedWeights {
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
     weight_sums.resize(groups * s.n);
     if (s.taps > 1 && s.taps <= 64 && x_zero_point != 0) tap_sums.resize(s.taps * groups * s.n);
+    const bool far_weights = groups * s.n * s.taps * s.k > kNearWeights;
     const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr,
                   panel_bytes = table->gemm_nr * s.taps * s.k;
-    parallel_ranges(
-        groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1, [&](int64_t i0, int64_t i1) {
-          PanelSums sums(*this);
-          std::vector<int8_t> room;
-          for (int64_t i = i0; i < i1; ++i) {
-            const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
-            const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k, s.taps};
-            auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes +
-                       packed_bytes({n, s.k, s.taps});
-            pack(panel, rows.get(*table, first, first + panel.n, room), to);
-            const int32_t* sum = sums.of(panel, to);
-            for (size_t row = 0; row * groups * s.n < tap_sums.size(); ++row)
-              std::copy_n(sum + (row + 1) * panel.n, panel.n,
-                          &tap_sums[row * groups * s.n + first]);
-            for (int64_t c = 0; c < panel.n; ++c) {
-              weight_sums[first + c] = sum[c];
-              const int64_t fold =
-                  -int64_t{x_zero_point} * sum[c] +
-                  s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
-              bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
-            }
-          }
-        });
+    parallel_ranges(groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1,
+                    [&](int64_t i0, int64_t i1) {
+                      PanelSums sums(*this);
+                      std::vector<int8_t> room;
+                      for (int64_t i = i0; i < i1; ++i) {
+                        const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
+                        const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k,
+                                                       s.taps, far_weights};
+                        auto* to = reinterpret_cast<char*>(packed.data()) +
+                                   i / panels * group_bytes + packed_bytes({n, s.k, s.taps});
+                        pack(panel, rows.get(*table, first, first + panel.n, room), to);
+                        const int32_t* sum = sums.of(panel, to);
+                        for (size_t row = 0; row * groups * s.n < tap_sums.size(); ++row)
+                          std::copy_n(sum + (row + 1) * panel.n, panel.n,
+                                      &tap_sums[row * groups * s.n + first]);
+                        for (int64_t c = 0; c < panel.n; ++c) {
+                          weight_sums[first + c] = sum[c];
+                          const int64_t fold =
+                              -int64_t{x_zero_point} * sum[c] +
+                              s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
+                          bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
+                        }
+                      }
+                    });
     std::vector<int8_t> room;
     wide = WideChannels(*table, s, weights,
                         [&](int64_t n) { return rows.get(*table, n, n + 1, room); });

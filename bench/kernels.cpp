@@ -120,7 +120,7 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
   const auto pad = bytes(k), a = bytes(p.height ? image * p.k : p.m * k);
   Aligned packed(table().gemm_packed_bytes(g.shape)),
       c(static_cast<size_t>(p.m * p.n * (p.epilogue == Epilogue::requantize ? 1 : 4)));
-  table().gemm_pack(g.shape, w.data(), packed.data());
+  table().gemm_pack(g.shape, 0, g.shape.n, w.data(), packed.data());
   std::vector<int32_t> offsets, bias(static_cast<size_t>(p.n), 1);
   const std::vector<float> multiplier(static_cast<size_t>(p.n), 1e-4f);
   for (int64_t i = 0; p.height && i < side * side; ++i)

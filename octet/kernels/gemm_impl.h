@@ -48,13 +48,15 @@ struct NoHeader {
   static OCTET_INLINE void put_header(char*, int /*vectors*/) {}
 };
 
-// What a panel holds besides its weights, for tiles of kN vectors; a `Dot` whose products are exact
-// for all weights needs nothing. split_gemm_impl.h has the other.
+// What a panel holds besides its weights, for tiles of kN vectors, of channels from n on; a `Dot`
+// whose products are exact for all weights needs nothing. `half`: how many bytes behind those of
+// its first half the weights of the second lie (Dot::kHalves). split_gemm_impl.h has the other.
 template <typename Dot, int kN>
 struct Excess {
   using I = typename Dot::V::I;
+  static constexpr int64_t half = 0;
   const char* weights;
-  OCTET_INLINE Excess(const char* panel, int64_t /*steps*/)
+  OCTET_INLINE Excess(const GemmShape&, const char* /*packed*/, const char* panel, int64_t /*n*/)
       : weights(panel + kN * Dot::kHeaderBytes) {}
   template <int kM>
   OCTET_INLINE void begin(I (&)[kM][kN]) {}
@@ -98,6 +100,9 @@ struct Gemm {
     return static_cast<size_t>(vectors_of(s) * vector_bytes(s));
   }
 
+  static void pack_part(const GemmShape& s, int64_t n0, int64_t n1, const int8_t* w, void* packed) {
+    pack({n1 - n0, s.k, s.taps}, w, static_cast<char*>(packed) + packed_bytes({n0, s.k, s.taps}));
+  }
   // A panel's weights of some steps at a time: of each channel a cache line is read, and what is
   // written stays in L1. Four channels by four steps are a 4 x 4 transpose of quads; the edges go
   // one by one.
@@ -224,13 +229,13 @@ struct Gemm {
 
   template <int kM, int kN>
   static OCTET_INLINE void step(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
-                                const char* b) {
+                                const char* b, int64_t half) {
     step_half<0, 0, kM>(acc, row, i, b);
     if constexpr (Dot::kHalves == 2) {
       // The activations of many rows are loaded again: kept, they would push accumulators out of
       // the registers.
       if constexpr (kM > 2) asm("" : : : "memory");
-      step_half<1, 0, kM>(acc, row, i, b);
+      step_half<1, 0, kM>(acc, row, i, b + half);
     }
   }
   template <int kHalf, int kFirst, int kEnd, int kM, int kN>  // rows kFirst..kEnd
@@ -238,7 +243,7 @@ struct Gemm {
                                      const char* b) {
     I w[kN];
 #pragma GCC unroll 2
-    for (int j = 0; j < kN; ++j) w[j] = V::load(b + j * Dot::kVectorBytes + kHalf * V::kBytes);
+    for (int j = 0; j < kN; ++j) w[j] = V::load(b + j * Dot::kVectorBytes);
 #pragma GCC unroll 16
     for (int r = kFirst; r < kEnd; ++r) {
       const I x = Dot::template half<kHalf>(V::spread(row[r] + i));
@@ -363,7 +368,8 @@ struct Gemm {
   template <int kM, int kN, int kRow = 0, typename Rows>
   static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN],
                                 const uint8_t* const (&row)[kM], int64_t first, int64_t bytes,
-                                const char* b, const Rows& y, int32_t (*sums)[kN][kLanes]) {
+                                const char* b, int64_t half, const Rows& y,
+                                int32_t (*sums)[kN][kLanes]) {
     if constexpr (kRow < kM) {
       constexpr int kEnd = kRow + 4 / kN < kM ? kRow + 4 / kN : kM;
       const char* w = b;
@@ -378,7 +384,7 @@ struct Gemm {
       }
       for (; i < bytes; i += 4, w += kN * Dot::kVectorBytes) {
         step_half<0, kRow, kEnd>(acc, row, i, w);
-        if constexpr (Dot::kHalves == 2) step_half<1, kRow, kEnd>(acc, row, i, w);
+        if constexpr (Dot::kHalves == 2) step_half<1, kRow, kEnd>(acc, row, i, w + half);
       }
       if (exit.to_codes) {
         exit.template requantize<kM, kRow>(acc, y);
@@ -390,7 +396,7 @@ struct Gemm {
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) V::store(sums[r][j], acc[r][j]);
       }
-      land<kM, kN, kEnd>(exit, acc, row, first, bytes, b, y, sums);
+      land<kM, kN, kEnd>(exit, acc, row, first, bytes, b, half, y, sums);
     }
   }
 
@@ -403,7 +409,7 @@ struct Gemm {
 
   template <int kSets, int kM, int kN>
   static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
-                                 int64_t end, const char*& b, NextPanel& ahead) {
+                                 int64_t end, const char*& b, int64_t half, NextPanel& ahead) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
     if constexpr (kTwoSteps) {
@@ -422,7 +428,7 @@ struct Gemm {
       if constexpr (kSets > 1)
         for (; i + 8 <= end; i += 8, b += 2 * kStepBytes) two_steps<0, kM>(acc[0], row, i, b);
       if (i < end) {
-        step<kM, kN>(acc[0], row, i, b);
+        step<kM, kN>(acc[0], row, i, b, half);
         b += kStepBytes;
       }
       return;
@@ -430,7 +436,7 @@ struct Gemm {
     if constexpr (kSets == 1) {
       if (ahead.bytes > 0) {
         for (; i < end; i += 4, b += kStepBytes) {
-          step<kM, kN>(acc[0], row, i, b);
+          step<kM, kN>(acc[0], row, i, b, half);
           ahead.step<kStepBytes>();
         }
         return;
@@ -438,10 +444,11 @@ struct Gemm {
     }
     for (; i + 4 * kSets <= end; i += 4 * kSets, b += kSets * kStepBytes) {
 #pragma GCC unroll 4
-      for (int s = 0; s < kSets; ++s) step<kM, kN>(acc[s], row, i + s * 4, b + s * kStepBytes);
+      for (int s = 0; s < kSets; ++s)
+        step<kM, kN>(acc[s], row, i + s * 4, b + s * kStepBytes, half);
     }
     if constexpr (kSets > 1)
-      for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
+      for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b, half);
   }
 
   // A tile's sums before its products: the bias, in the first set of accumulators, and what
@@ -508,7 +515,7 @@ struct Gemm {
       while (skipped >> last_tap & 1) --last_tap;
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
     const Exit<kN> exit(g, n, columns);
-    Excess<Dot, kN> excess(panel, taps * steps_of(g.shape));
+    Excess<Dot, kN> excess(g.shape, static_cast<const char*>(g.b), panel, n);
     NextPanel ahead{panel + kN * vector_bytes(g.shape),
                     count <= g_prefetch_tiles ? kN * Dot::kVectorBytes / count : 0};
 
@@ -540,7 +547,8 @@ struct Gemm {
             }
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
-            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b, ahead);
+            steps<kSets, kM, kN>(acc, row, t0 + t < last_tap ? bytes : before_landing, b,
+                                 excess.half, ahead);
             excess.add(acc[0], row, t0 + t);
             if (t0 + t == last_tap) break;
           }
@@ -550,13 +558,13 @@ struct Gemm {
         const uint8_t* next = g.a + m * g.lda;
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
-        steps<kSets, kM, kN>(acc, row, before_landing, b, ahead);
+        steps<kSets, kM, kN>(acc, row, before_landing, b, excess.half, ahead);
         excess.add(acc[0], row, 0);
       }
       join(acc);
 
       alignas(64) int32_t sums[kM][kN][kLanes];
-      land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, y, sums);
+      land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, excess.half, y, sums);
       if (!exit.to_codes && !exit.to_words) finish(g, &sums[0][0][0], m, n, kM, kN, columns);
     }
   }

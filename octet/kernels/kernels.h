@@ -60,9 +60,6 @@ struct GemmShape {
   int64_t n = 0;     // output channels
   int64_t k = 0;     // bytes per tap
   int64_t taps = 1;  // kernel positions
-  // The weights, of which these may be a part, do not stay in a core's L2 from one row to the next:
-  // gemm_pack then makes what is read fastest. The products are the same.
-  bool far_weights = false;
 };
 
 struct GemmCut {
@@ -395,10 +392,12 @@ struct KernelTable {
   // the register tile; ranges given to gemm should be multiples of these (but the last)
   int64_t gemm_mr = 0, gemm_nr = 0;
   size_t (*gemm_packed_bytes)(const GemmShape&) = nullptr;
-  // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only.
-  // Put them on a 64-byte boundary: it is not required, but loads that straddle cache lines are
-  // slower.
-  void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
+  // Packs channels n0..n1 of a product; n0, and n1 but the last, are multiples of gemm_nr. w is
+  // [n1 - n0][taps][k], row-major; `packed` has room for all channels. Packed bytes depend on the
+  // weights, the shape and the table only. Put them on a 64-byte boundary: it is not required, but
+  // loads that straddle cache lines are slower.
+  void (*gemm_pack)(const GemmShape&, int64_t n0, int64_t n1, const int8_t* w,
+                    void* packed) = nullptr;
   // The same from codes [k][n] (taps is 1), as matrices of activations lie: weights are the bytes
   // with `flip` (0, or 0x80 to make unsigned codes signed) xor-ed in. sums[n] becomes the sum of
   // channel n's.
@@ -433,8 +432,8 @@ struct KernelTable {
   // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way
   // of b_zero_points.
   size_t (*gemm4_packed_bytes)(const GemmShape&) = nullptr;
-  void (*gemm4_pack)(const GemmShape&, const int8_t* w /* one code each, 0..15 */,
-                     void* packed) = nullptr;
+  void (*gemm4_pack)(const GemmShape&, int64_t n0, int64_t n1,
+                     const int8_t* w /* one code each, 0..15 */, void* packed) = nullptr;
   void (*gemm4)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
 
   // U = min(rne(x * scale) + 2^23, 2^24 - 1) of n floats with |x * scale| < 2^23, byte p of number

@@ -27,6 +27,9 @@ struct NibbleGemm {
     return static_cast<size_t>(Bytes::vectors_of(s) * vector_bytes(s));
   }
 
+  static void pack_part(const GemmShape& s, int64_t n0, int64_t n1, const int8_t* w, void* packed) {
+    pack({n1 - n0, s.k, s.taps}, w, static_cast<char*>(packed) + packed_bytes({n0, s.k, s.taps}));
+  }
   static void pack(const GemmShape& s, const int8_t* w, void* packed) {
     __builtin_memset(packed, 0, packed_bytes(s));
     auto* out = static_cast<uint8_t*>(packed);

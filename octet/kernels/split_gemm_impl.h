@@ -10,13 +10,15 @@
 // but more excess. The panel takes what is faster (worth_of_two_steps).
 //
 // A window is 16 bytes of k of one tap. An entry of the list belongs to a vector of channels and
-// a window, and holds four weights a channel and, for each of them, which of the window's bytes it
-// multiplies: a shuffle brings them together. So one entry takes up to four excesses of each
-// channel.
+// a window, and holds some weights of each channel and, for each of them, which of the window's
+// bytes it multiplies: a shuffle brings them together. So one entry takes up to one excess of each
+// channel, or of two steps, where there are more of them, up to four.
 //
-// A panel is [header][weights][entries ... places], in the room that weights of 16 bits would
-// take. Where many weights are too large (kMostEntries), splitting gains nothing. Then the panel is
-// run by one of two products:
+// A panel is a header and weights of 8 bits. What else it has, [entries ... places], lies behind
+// all panels (SplitLayout), in the room that weights of 16 bits would take, so that the weights of
+// one panel follow those of another: hardware fetches them ahead, and they use all of a cache.
+// Where many weights are too large (kMostEntries), splitting gains nothing. Then the panel is run
+// by one of two products:
 //  - Signed: |x - 128| times the weight with the sign of x - 128, of which no pair is too large.
 //    128 times the sum of the weights is added.
 //  - Wide: 16-bit weights. It is 4 to 25% faster where reading them does not take the time, and has
@@ -40,17 +42,39 @@ OCTET_INLINE void put_panel_header(char* panel, int vectors, const PanelHeader& 
   __builtin_memcpy(panel, &header, sizeof header);
 }
 inline constexpr int64_t kWindow = 16;
-inline constexpr int kSlots = 4;             // weights of a channel in an entry
-inline constexpr int64_t kEntryBytes = 64;   // 32 of weights, 32 of indices
 inline constexpr int32_t kSumLimit = 128;    // 255 * 128 < 2^15
 inline constexpr int64_t kSignedFrom = 512;  // k, of one tap
+// Weights of more bytes do not stay in a core's L2 from one row to the next.
+OCTET_INLINE bool is_far(const GemmShape& s) { return s.n * s.taps * s.k > int64_t{4} << 20; }
 // How many entries more, for each 8 windows of a vector, the addition of two steps in 16 bits is
 // worth, which saves a quarter of a window's instructions: nearly those of an entry. With few k the
-// branches of a list weigh more, lists of far_weights have to be read, and with very few k the sums
-// are hardly begun before they end. Measured on Zen 5.
+// branches of a list weigh more, those of weights from far away have to be read, and with very few
+// k the sums are hardly begun before they end. Measured on Zen 5.
 OCTET_INLINE int64_t worth_of_two_steps(const GemmShape& s) {
-  return s.k < 32 ? -1 : s.far_weights ? 1 : s.k < 128 ? 2 : 7;
+  return s.k < 32 ? -1 : is_far(s) ? 1 : s.k < 64 ? 2 : s.k < 128 ? 4 : 7;
 }
+
+// Where the panels of a product lie, for vectors of kLanes channels.
+template <int kLanes>
+struct SplitLayout {
+  static OCTET_INLINE int64_t rest_bytes(const GemmShape& s) {  // of a vector
+    return s.taps * ((s.k + 3) / 4) * 4 * kLanes;
+  }
+  static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) {
+    return kPanelHeader + rest_bytes(s);
+  }
+  static OCTET_INLINE int64_t vectors(const GemmShape& s) { return (s.n + kLanes - 1) / kLanes; }
+  static OCTET_INLINE int64_t rests_at(const GemmShape& s) {
+    return (vectors(s) * vector_bytes(s) + 63) / 64 * 64;
+  }
+  // of the panel of channels from n on
+  static OCTET_INLINE int64_t panel_at(const GemmShape& s, int64_t n) {
+    return n / kLanes * vector_bytes(s);
+  }
+  static OCTET_INLINE int64_t rest_at(const GemmShape& s, int64_t n) {
+    return rests_at(s) + n / kLanes * rest_bytes(s);
+  }
+};
 
 // The window that an entry belongs to; a list ends with that of no tap.
 struct EntryPlace {
@@ -58,23 +82,31 @@ struct EntryPlace {
   uint16_t tap, window;
 };
 
+// An entry has Pairs::kSlots weights of each channel, then their indices.
+template <typename Pairs>
+inline constexpr int64_t entry_bytes = 2 * Pairs::kSlots* Pairs::V::kLanes;
+
 // The lists of a panel, read in the order of taps. `Pairs` is the product of safe weights.
 template <typename Pairs, int kN>
 struct ExcessLists {
   using V = typename Pairs::V;
   using I = typename V::I;
+  static constexpr int64_t kEntryBytes = entry_bytes<Pairs>, half = 0;
   const char* weights;
   const char* entries[kN];       // where each list begins
   const EntryPlace* places[kN];  // and where those of its entries begin, downwards
+  const char *last_entry, *last_place;
+  bool far;
   const char* entry[kN];
   const EntryPlace* at[kN];
 
-  OCTET_INLINE ExcessLists(const char* panel, int64_t steps) : weights(panel + kN * kPanelHeader) {
+  OCTET_INLINE ExcessLists(const GemmShape& s, const char* packed, const char* panel, int64_t n)
+      : weights(panel + kN * kPanelHeader), far(is_far(s)) {
+    using Layout = SplitLayout<V::kLanes>;
     PanelHeader header;
     __builtin_memcpy(&header, panel, sizeof header);
-    const int64_t bytes = kN * steps * Pairs::kVectorBytes;
-    const char* next = weights + bytes;
-    const auto* place = reinterpret_cast<const EntryPlace*>(next + bytes) - 1;
+    const char* next = packed + Layout::rest_at(s, n);
+    const auto* place = reinterpret_cast<const EntryPlace*>(next + kN * Layout::rest_bytes(s)) - 1;
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
       entries[j] = next;
@@ -82,6 +114,8 @@ struct ExcessLists {
       next += header.entries[j] * kEntryBytes;
       place -= header.entries[j] + 1;
     }
+    last_entry = next;
+    last_place = reinterpret_cast<const char*>(place);
   }
   template <int kM>
   OCTET_INLINE void begin(I (&)[kM][kN]) {
@@ -90,13 +124,21 @@ struct ExcessLists {
       entry[j] = entries[j];
       at[j] = places[j];
     }
+    // A row does not wait for its panel's lists, which nothing else asks for early enough.
+    if (kM == 1 && far) {
+      for (const char* line = entries[0]; line < last_entry; line += 64)
+        __builtin_prefetch(line, 0, 2);
+      for (const char* line = last_place; line < reinterpret_cast<const char*>(places[0]);
+           line += 64)
+        __builtin_prefetch(line, 0, 2);
+    }
   }
   template <int kM>
   OCTET_INLINE void add(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t tap) {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
       for (; at[j]->tap == tap; --at[j], entry[j] += kEntryBytes) {
-        const I w = V::load(entry[j]), order = V::load(entry[j] + kEntryBytes / 2);
+        const I w = Pairs::slots(entry[j]), order = Pairs::slots(entry[j] + kEntryBytes / 2);
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r)
           acc[r][j] = Pairs::dot(
@@ -116,9 +158,10 @@ template <typename Signed, int kN>
 struct SignedSums {
   using V = typename Signed::V;
   using I = typename V::I;
+  static constexpr int64_t half = 0;
   const char* weights;
   const char* panel;
-  OCTET_INLINE SignedSums(const char* of, int64_t /*steps*/)
+  OCTET_INLINE SignedSums(const GemmShape&, const char* /*packed*/, const char* of, int64_t /*n*/)
       : weights(of + kN * kPanelHeader), panel(of) {}
   template <int kM>
   OCTET_INLINE void begin(I (&acc)[kM][kN]) {
@@ -134,9 +177,25 @@ struct SignedSums {
   OCTET_INLINE void skip(int64_t /*tap*/) {}  // there is one tap
 };
 
+// Of panels that are widened: the odd halves of their weights are the rest.
+template <typename Wide, int kN>
+struct OddHalves {
+  using I = typename Wide::V::I;
+  const char* weights;
+  int64_t half;
+  OCTET_INLINE OddHalves(const GemmShape& s, const char* packed, const char* panel, int64_t n)
+      : weights(panel + kN * kPanelHeader),
+        half(packed + SplitLayout<Wide::V::kLanes>::rest_at(s, n) - weights) {}
+  template <int kM>
+  OCTET_INLINE void begin(I (&)[kM][kN]) {}
+  template <int kM>
+  OCTET_INLINE void add(I (&)[kM][kN], const uint8_t* const (&)[kM], int64_t /*tap*/) {}
+  OCTET_INLINE void skip(int64_t /*tap*/) {}
+};
+
 // Makes a panel of `vectors` packed vectors one with_signs. False if a weight is -128.
 template <typename Signed>
-bool add_signed_sums(const GemmShape& s, char* panel, int vectors) {
+bool add_signed_sums(const GemmShape& s, char* panel, char* rest, int vectors) {
   const int64_t bytes = Signed::kVectorBytes, steps = s.taps * ((s.k + 3) / 4);
   const auto* w = reinterpret_cast<const int8_t*>(panel + vectors * kPanelHeader);
   int32_t sums[2][Signed::V::kLanes] = {};
@@ -149,8 +208,7 @@ bool add_signed_sums(const GemmShape& s, char* panel, int vectors) {
   put_panel_header(panel, vectors, {.form = PanelHeader::with_signs});
   for (int j = 0; j < vectors; ++j)
     __builtin_memcpy(panel + j * kPanelHeader + kSumsAt, sums[j], sizeof sums[j]);
-  __builtin_memset(panel + vectors * (kPanelHeader + steps * bytes), 0,
-                   static_cast<size_t>(vectors * steps * bytes));
+  __builtin_memset(rest, 0, static_cast<size_t>(vectors * steps * bytes));
   return true;
 }
 
@@ -159,13 +217,16 @@ bool add_signed_sums(const GemmShape& s, char* panel, int vectors) {
 template <typename Pairs>
 class Splitter {
  public:
-  Splitter(const GemmShape& s, char* panel, int vectors)
-      : steps_((s.k + 3) / 4), taps_(s.taps), panel_(panel), vectors_(vectors) {
-    const int64_t bytes = vectors * taps_ * steps_ * Pairs::kVectorBytes;
-    weights_ = reinterpret_cast<int8_t*>(panel + vectors * kPanelHeader);
-    entry_ = weights_ + bytes;
-    place_ = reinterpret_cast<EntryPlace*>(weights_ + 2 * bytes) - 1;
-  }
+  Splitter(const GemmShape& s, char* panel, char* rest, int vectors)
+      : steps_((s.k + 3) / 4),
+        taps_(s.taps),
+        panel_(panel),
+        vectors_(vectors),
+        weights_(reinterpret_cast<int8_t*>(panel + vectors * kPanelHeader)),
+        entry_(reinterpret_cast<int8_t*>(rest)),
+        place_(
+            reinterpret_cast<EntryPlace*>(rest + vectors * taps_ * steps_ * Pairs::kVectorBytes) -
+            1) {}
 
   bool split() {
     PanelHeader header{};
@@ -192,7 +253,8 @@ class Splitter {
   }
 
  private:
-  static constexpr int kLanes = Pairs::V::kLanes;
+  static constexpr int kLanes = Pairs::V::kLanes, kSlots = Pairs::kSlots;
+  static constexpr int64_t kEntryBytes = entry_bytes<Pairs>;
 
   int8_t* vector(int j, int64_t tap, int64_t step) {
     return weights_ + ((tap * steps_ + step) * vectors_ + j) * Pairs::kVectorBytes;
@@ -250,7 +312,7 @@ class Splitter {
       if (entry == entry_ && !add_entry()) return false;
       int8_t *w = entry + kSlots * lane, *order = w + kEntryBytes / 2;
       for (int i = 0; i < kSlots; ++i) {
-        const int other = order[i ^ 1] < 0 ? 0 : w[i ^ 1];
+        const int other = kSlots == 1 || order[i ^ 1] < 0 ? 0 : w[i ^ 1];
         const bool fits = (other > 0) != (excess > 0) ||
                           (excess > 0 ? other + excess : -other - excess) <= kSumLimit;
         if (order[i] >= 0 || !fits) continue;
@@ -289,28 +351,44 @@ struct SplitGemm : Gemm<Wide> {
   using Split = Gemm<Pairs>;
   using Widened = Gemm<Wide>;
   static constexpr int64_t kPanel = Widened::kPanel;
+  static constexpr int kLanes = Widened::kLanes;
+  using Layout = SplitLayout<kLanes>;
 
-  static void pack(const GemmShape& s, const int8_t* w, void* packed) {
-    for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
-      const GemmShape panel{s.n - n0 < kPanel ? s.n - n0 : kPanel, s.k, s.taps};
-      const int8_t* from = w + n0 * s.taps * s.k;
-      char* to = static_cast<char*>(packed) + n0 / Widened::kLanes * Widened::vector_bytes(s);
-      const int vectors = panel.n <= Widened::kLanes ? 1 : 2;
-      Split::pack(panel, from, to);
-      Splitter<TwoSteps> by_two(panel, to, vectors);
+  static size_t packed_bytes(const GemmShape& s) {
+    return static_cast<size_t>(Layout::rests_at(s) + Layout::vectors(s) * Layout::rest_bytes(s));
+  }
+
+  static void pack_part(const GemmShape& s, int64_t n0, int64_t n1, const int8_t* w, void* packed) {
+    char* const base = static_cast<char*>(packed);
+    for (int64_t n = n0; n < n1; n += kPanel, w += kPanel * s.taps * s.k) {
+      const GemmShape panel{s.n - n < kPanel ? s.n - n : kPanel, s.k, s.taps};
+      char *const to = base + Layout::panel_at(s, n), *const rest = base + Layout::rest_at(s, n);
+      const int vectors = panel.n <= kLanes ? 1 : 2;
+      Split::pack(panel, w, to);
+      Splitter<TwoSteps> by_two(panel, to, rest, vectors);
       if (by_two.split() && by_two.is_worth_it(worth_of_two_steps(s))) continue;
-      Split::pack(panel, from, to);
-      if (Splitter<Pairs>(panel, to, vectors).split()) continue;
-      if (s.taps == 1 && s.k >= kSignedFrom) {
-        Split::pack(panel, from, to);
-        if (add_signed_sums<Signed>(panel, to, vectors)) continue;
-      }
-      Widened::pack(panel, from, to);
+      Split::pack(panel, w, to);
+      if (Splitter<Pairs>(panel, to, rest, vectors).split()) continue;
+      Split::pack(panel, w, to);
+      if (s.taps == 1 && s.k >= kSignedFrom && add_signed_sums<Signed>(panel, to, rest, vectors))
+        continue;
+      widen(panel, to, rest, vectors);
     }
+    if (n1 == s.n) clear_gap(s, base);
+  }
+
+  static void pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed,
+                           int32_t* sums) {
+    Split::pack_columns(s, b, flip, packed, sums);
+    char* const base = static_cast<char*>(packed);
+    for (int64_t n = 0; n < s.n; n += kPanel)
+      widen(s, base + Layout::panel_at(s, n), base + Layout::rest_at(s, n),
+            s.n - n <= kLanes ? 1 : 2);
+    clear_gap(s, base);
   }
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-    Widened::for_blocks(g, m0, m1, n0, n1, Widened::vector_bytes(g.shape),
+    Widened::for_blocks(g, m0, m1, n0, n1, Layout::vector_bytes(g.shape),
                         [&](const char* panel, bool narrow, int64_t rows) {
                           PanelHeader header;
                           __builtin_memcpy(&header, panel, sizeof header);
@@ -323,6 +401,19 @@ struct SplitGemm : Gemm<Wide> {
                             return Gemm<Signed>::kShapes.of[indirect][narrow][rows];
                           return Widened::kShapes.of[indirect][narrow][rows];
                         });
+  }
+
+ private:
+  // A packed panel's weights to 16 bits, in place and behind all panels.
+  static void widen(const GemmShape& s, char* panel, char* rest, int vectors) {
+    put_panel_header(panel, vectors, {.form = PanelHeader::widened});
+    char* w = panel + vectors * kPanelHeader;
+    const int64_t bytes = vectors * Layout::rest_bytes(s);
+    for (int64_t i = 0; i < bytes; i += Wide::kVectorBytes) Wide::widen(w + i, w + i, rest + i);
+  }
+  static void clear_gap(const GemmShape& s, char* base) {
+    const int64_t end = Layout::vectors(s) * Layout::vector_bytes(s);
+    __builtin_memset(base + end, 0, static_cast<size_t>(Layout::rests_at(s) - end));
   }
 };
 

@@ -27,7 +27,6 @@ struct Product {
   void randomize(Random& random, bool with_zero_points) {
     GemmArgs& g = args;
     const int64_t n = g.shape.n, k = g.shape.k, taps = g.shape.taps;
-    g.shape.far_weights = random.chance(0.5);
     g.lda = k + (indirect ? 0 : random.integer(0, 9));
     const int64_t image = indirect ? random.integer(1, 3) * m * k + 7 : (m - 1) * g.lda + k;
     if (a.empty()) a = random.bytes(static_cast<size_t>(image));
@@ -139,7 +138,8 @@ struct Product {
   // The kernel's result, in ranges of `rows` rows and `columns` channels (0: all at once).
   Guarded run(const KernelTable& kernels, int64_t rows = 0, int64_t columns = 0) {
     Guarded packed((four_bit ? kernels.gemm4_packed_bytes : kernels.gemm_packed_bytes)(args.shape));
-    (four_bit ? kernels.gemm4_pack : kernels.gemm_pack)(args.shape, w.data(), packed.data());
+    (four_bit ? kernels.gemm4_pack : kernels.gemm_pack)(args.shape, 0, args.shape.n, w.data(),
+                                                        packed.data());
     Guarded y(output_bytes());
     GemmArgs g = args;
     g.b = packed.data();
@@ -222,7 +222,7 @@ TEST_P(GemmTest, TheEpilogueOfSumsInMemoryIsGemmsAndWritesNothingElse) {
       const std::vector<int32_t> no_bias(n);
       {
         Guarded packed(kernels().gemm_packed_bytes(p.args.shape));
-        kernels().gemm_pack(p.args.shape, p.w.data(), packed.data());
+        kernels().gemm_pack(p.args.shape, 0, p.args.shape.n, p.w.data(), packed.data());
         GemmArgs g = p.args;
         g.b = packed.data();
         g.c = sums.data();
@@ -486,7 +486,7 @@ TEST_P(GemmTest, RangesMayEndInsideAPanelAndLeaveTheRestAlone) {
     const int64_t n1 = random.integer(n0, std::max(n0, p.args.shape.n));
     Guarded packed(kernels().gemm_packed_bytes(p.args.shape)), y(p.output_bytes()),
         expected(p.output_bytes());
-    kernels().gemm_pack(p.args.shape, p.w.data(), packed.data());
+    kernels().gemm_pack(p.args.shape, 0, p.args.shape.n, p.w.data(), packed.data());
     GemmArgs g = p.args;
     g.b = packed.data();
     g.c = y.data();
@@ -501,6 +501,48 @@ TEST_P(GemmTest, RangesMayEndInsideAPanelAndLeaveTheRestAlone) {
   }
 }
 
+// More than 4 MB, which do not stay near a core.
+TEST_P(GemmTest, ManyLargeWeightsAreExact) {
+  Random random(23);
+  for (int64_t m : {1, 2, 5}) {
+    Product q;
+    q.m = m;
+    q.args.shape = {517, 8203, 1};
+    q.args.epilogue = Epilogue::int32;
+    for (int64_t i = 0; i < q.args.shape.n * q.args.shape.k; ++i)
+      q.w.push_back(static_cast<int8_t>(random.chance(0.03) ? random.integer(-128, 127)
+                                                            : random.integer(-40, 40)));
+    q.randomize(random, false);
+    std::fill(q.a.begin(), q.a.begin() + 4000, uint8_t{255});
+    q.compute_expected();
+    const Guarded y = q.run(kernels());
+    ASSERT_SAME_BYTES(y, q.expected) << q.describe();
+  }
+}
+
+TEST_P(GemmTest, PackingInPartsGivesTheSameBytes) {
+  Random random(24);
+  for (const bool four_bit : {false, true}) {
+    const auto pack = four_bit ? kernels().gemm4_pack : kernels().gemm_pack;
+    for (int i = 0; i < 30; ++i) {
+      const GemmShape shape{random.integer(1, 150), random.integer(1, 200),
+                            four_bit ? 1 : random.integer(1, 4)};
+      std::vector<int8_t> w = random.weights(static_cast<size_t>(shape.n * shape.k * shape.taps));
+      if (four_bit)
+        for (int8_t& q : w) q &= 15;
+      const size_t bytes =
+          (four_bit ? kernels().gemm4_packed_bytes : kernels().gemm_packed_bytes)(shape);
+      Guarded whole(bytes), parts(bytes);
+      pack(shape, 0, shape.n, w.data(), whole.data());
+      const int64_t step = random.integer(1, 3) * kernels().gemm_nr;
+      for (int64_t n = (shape.n - 1) / step * step; n >= 0; n -= step)
+        pack(shape, n, std::min(n + step, shape.n), w.data() + n * shape.taps * shape.k,
+             parts.data());
+      ASSERT_SAME_BYTES(parts, whole) << shape.n << "x" << shape.taps << "x" << shape.k;
+    }
+  }
+}
+
 TEST_P(GemmTest, PackingFillsExactlyTheBytesItAsksFor) {
   Random random(14);
   for (int i = 0; i < 100; ++i) {
@@ -510,9 +552,9 @@ TEST_P(GemmTest, PackingFillsExactlyTheBytesItAsksFor) {
     // Whatever the memory held before, the packed bytes are the same: they may be compared and
     // cached.
     std::vector<uint8_t> packed(bytes, 0x11);
-    kernels().gemm_pack(shape, w.data(), packed.data());
+    kernels().gemm_pack(shape, 0, shape.n, w.data(), packed.data());
     Guarded again(bytes), expected(bytes);
-    kernels().gemm_pack(shape, w.data(), again.data());
+    kernels().gemm_pack(shape, 0, shape.n, w.data(), again.data());
     std::copy(packed.begin(), packed.end(), expected.data());
     ASSERT_SAME_BYTES(again, expected);
   }
@@ -554,7 +596,7 @@ TEST_P(GemmTest, PackedColumnsAreTheTransposedMatrix) {
           expected[static_cast<size_t>(i)] += w[static_cast<size_t>(i * k + j)];
         }
       std::vector<char> one(kernels().gemm_packed_bytes(shape)), other(one.size(), 1);
-      kernels().gemm_pack(shape, w.data(), one.data());
+      kernels().gemm_pack(shape, 0, shape.n, w.data(), one.data());
       kernels().gemm_pack_columns(shape, b.data(), flip, other.data(), sums.data());
       EXPECT_EQ(sums, expected);
       constexpr int64_t kRows = 5;

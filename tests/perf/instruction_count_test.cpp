@@ -212,7 +212,7 @@ class Kernels {
     kernels::GemmArgs g;
     g.shape = {kN, kK, 1};
     std::vector<uint8_t> packed = bytes(table_.gemm4_packed_bytes(g.shape));
-    table_.gemm4_pack(g.shape, w.data(), packed.data());
+    table_.gemm4_pack(g.shape, 0, g.shape.n, w.data(), packed.data());
     g.a = a.data();
     g.lda = kK;
     g.b = packed.data();
@@ -310,7 +310,7 @@ class Kernels {
     const std::vector<int32_t> bias(n, 1);
     const std::vector<float> multiplier(n, 1e-4f);
     std::vector<uint8_t> packed = bytes(table_.gemm_packed_bytes(shape));
-    table_.gemm_pack(shape, w.data(), packed.data());
+    table_.gemm_pack(shape, 0, shape.n, w.data(), packed.data());
     std::vector<float> y(static_cast<size_t>(m) * n);
     g.a = a.data();
     g.b = packed.data();

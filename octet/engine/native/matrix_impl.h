@@ -75,8 +75,6 @@ struct PackedWeights {
   bool four_bit = false;     // weights are packed in 4 bits
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
-  static constexpr int64_t kNearWeights = int64_t{4} << 20;  // bytes: twice the L2 of most CPUs
-
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows,
                 const kernels::GemmShape& s, int64_t group_count)
       : table(&kernels::table()),
@@ -98,33 +96,29 @@ struct PackedWeights {
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
     weight_sums.resize(groups * s.n);
     if (s.taps > 1 && s.taps <= 64 && x_zero_point != 0) tap_sums.resize(s.taps * groups * s.n);
-    const bool far_weights = groups * s.n * s.taps * s.k > kNearWeights;
     const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr,
                   panel_bytes = table->gemm_nr * s.taps * s.k;
-    parallel_ranges(groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1,
-                    [&](int64_t i0, int64_t i1) {
-                      PanelSums sums(*this);
-                      std::vector<int8_t> room;
-                      for (int64_t i = i0; i < i1; ++i) {
-                        const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
-                        const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k,
-                                                       s.taps, far_weights};
-                        auto* to = reinterpret_cast<char*>(packed.data()) +
-                                   i / panels * group_bytes + packed_bytes({n, s.k, s.taps});
-                        pack(panel, rows.get(*table, first, first + panel.n, room), to);
-                        const int32_t* sum = sums.of(panel, to);
-                        for (size_t row = 0; row * groups * s.n < tap_sums.size(); ++row)
-                          std::copy_n(sum + (row + 1) * panel.n, panel.n,
-                                      &tap_sums[row * groups * s.n + first]);
-                        for (int64_t c = 0; c < panel.n; ++c) {
-                          weight_sums[first + c] = sum[c];
-                          const int64_t fold =
-                              -int64_t{x_zero_point} * sum[c] +
-                              s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
-                          bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
-                        }
-                      }
-                    });
+    parallel_ranges(
+        groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1, [&](int64_t i0, int64_t i1) {
+          PanelSums sums(*this);
+          std::vector<int8_t> room;
+          for (int64_t i = i0; i < i1; ++i) {
+            const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
+            const int64_t count = std::min(table->gemm_nr, s.n - n);
+            auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes;
+            pack(s, n, n + count, rows.get(*table, first, first + count, room), to);
+            const int32_t* sum = sums.of(n, n + count, to);
+            for (size_t row = 0; row * groups * s.n < tap_sums.size(); ++row)
+              std::copy_n(sum + (row + 1) * s.n, count, &tap_sums[row * groups * s.n + first]);
+            for (int64_t c = 0; c < count; ++c) {
+              weight_sums[first + c] = sum[c];
+              const int64_t fold =
+                  -int64_t{x_zero_point} * sum[c] +
+                  s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
+              bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
+            }
+          }
+        });
     std::vector<int8_t> room;
     wide = WideChannels(*table, s, weights,
                         [&](int64_t n) { return rows.get(*table, n, n + 1, room); });
@@ -184,36 +178,36 @@ struct PackedWeights {
   class PanelSums {
    public:
     explicit PanelSums(const PackedWeights& w)
-        : table_(*w.table),
+        : shape_(w.shape),
           gemm_(w.gemm),
           ones_(w.shape.k + kBufferSlack, 1),
           zeros_(w.shape.k + kBufferSlack),
           rows_(w.tap_sums.empty() ? 1 : 1 + w.shape.taps),
           offsets_(rows_ * w.shape.taps),
-          bias_(table_.gemm_nr),
-          sums_(rows_ * table_.gemm_nr) {
+          bias_(w.shape.n),
+          sums_(rows_ * w.shape.n) {
       for (int64_t row = 1; row < rows_; ++row)
         for (int64_t t = 0; t < w.shape.taps; ++t)
           offsets_[row * w.shape.taps + t] = t == row - 1 ? 0 : -1;
     }
-    // [rows][panel.n]
-    const int32_t* of(const kernels::GemmShape& panel, const void* packed) {
+    // Of channels n0..n1 of a group; a row has shape.n.
+    const int32_t* of(int64_t n0, int64_t n1, const void* packed) {
       kernels::GemmArgs a;
-      a.shape = panel;
+      a.shape = shape_;
       a.a = ones_.data();
-      if (panel.taps > 1) a.offsets = offsets_.data();
+      if (shape_.taps > 1) a.offsets = offsets_.data();
       a.pad = zeros_.data();
       a.b = packed;
       a.c = sums_.data();
-      a.ldc = panel.n;
+      a.ldc = shape_.n;
       a.epilogue = kernels::Epilogue::int32;
       a.bias = bias_.data();
-      gemm_(a, 0, rows_, 0, panel.n);
-      return sums_.data();
+      gemm_(a, 0, rows_, n0, n1);
+      return sums_.data() + n0;
     }
 
    private:
-    const kernels::KernelTable& table_;
+    const kernels::GemmShape shape_;
     decltype(kernels::KernelTable::gemm) gemm_;
     std::vector<uint8_t> ones_, zeros_;
     int64_t rows_;

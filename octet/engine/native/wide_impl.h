@@ -104,7 +104,7 @@ class WideChannels {
         }
       const kernels::GemmShape shape{n, p.k, p.taps};
       group.packed.push_back(allocate_lasting(table_->gemm_packed_bytes(shape)));
-      table_->gemm_pack(shape, part.data(), group.packed.back().data());
+      table_->gemm_pack(shape, 0, n, part.data(), group.packed.back().data());
     }
   }
 

@@ -28,6 +28,11 @@ struct MaddPairs {
   static constexpr auto kForm = PanelHeader::split;
   static constexpr int64_t kTogether = 1;  // steps whose products are added in 16 bits
   static constexpr int64_t kMostEntries = 5;
+  static constexpr int kSlots = 1;
+  // An entry's weights, or its indices: a byte for each lane, and three zeros.
+  static OCTET_INLINE __m256i slots(const char* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
 
   template <int>
   static OCTET_INLINE __m256i half(__m256i x) {
@@ -67,6 +72,8 @@ struct MaddTwoSteps : MaddPairs {
   static constexpr auto kForm = PanelHeader::split_by_two;
   static constexpr int64_t kTogether = 2;
   static constexpr int64_t kMostEntries = 7;
+  static constexpr int kSlots = 4;
+  static OCTET_INLINE __m256i slots(const char* p) { return V::load(p); }
   static OCTET_INLINE __m256i dot_two(__m256i acc, __m256i x, __m256i w, __m256i x2, __m256i w2) {
     const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(x, w), _mm256_maddubs_epi16(x2, w2));
     return sum(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
@@ -94,9 +101,6 @@ struct Madd {
   static constexpr int kVectorBytes = 64;
   static constexpr bool kManyRegisters = false;
   static constexpr int64_t kHeaderBytes = kPanelHeader;
-  static OCTET_INLINE void put_header(char* panel, int vectors) {
-    put_panel_header(panel, vectors, {.form = PanelHeader::widened});
-  }
 
   template <int kHalf>
   static OCTET_INLINE __m256i half(__m256i x) {
@@ -119,6 +123,16 @@ struct Madd {
     };
     store(vector + 4 * lane, _mm_srai_epi16(_mm_slli_epi16(quads, 8), 8));
     store(vector + 32 + 4 * lane, _mm_srai_epi16(quads, 8));
+  }
+};
+
+// The same of a product's panels, where the odd halves lie elsewhere (split_gemm_impl.h).
+struct MaddWide : Madd {
+  static constexpr int kVectorBytes = 32;
+  static OCTET_INLINE void widen(const char* quads, char* even, char* odd) {
+    const __m256i w = V::load(quads);
+    V::store(even, _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
+    V::store(odd, _mm256_srai_epi16(w, 8));
   }
 };
 
@@ -160,11 +174,15 @@ template <int kN>
 struct Excess<MaddSigned, kN> : SignedSums<MaddSigned, kN> {
   using SignedSums<MaddSigned, kN>::SignedSums;
 };
+template <int kN>
+struct Excess<MaddWide, kN> : OddHalves<MaddWide, kN> {
+  using OddHalves<MaddWide, kN>::OddHalves;
+};
 
 }  // namespace
 
 constinit const KernelTable avx2_table = with_winograd<MaddWords>(
-    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, MaddTwoSteps, MaddSigned, Madd>>(
+    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, MaddTwoSteps, MaddSigned, MaddWide>>(
         Isa::avx2),
     {.product = 1.7, .weight_byte = 3.7, .x = 180, .y = 350});
 

@@ -55,8 +55,9 @@ const uint8_t* row_of(const GemmArgs& g, int64_t m, int64_t tap) {
 
 size_t gemm_packed_bytes(const GemmShape& s) { return static_cast<size_t>(s.n * s.taps * s.k); }
 
-void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) {
-  std::memcpy(packed, w, gemm_packed_bytes(s));
+void gemm_pack(const GemmShape& s, int64_t n0, int64_t n1, const int8_t* w, void* packed) {
+  std::memcpy(static_cast<char*>(packed) + n0 * s.taps * s.k, w,
+              static_cast<size_t>((n1 - n0) * s.taps * s.k));
 }
 
 void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed,

@@ -48,8 +48,8 @@ inline constexpr int64_t kSignedFrom = 512;  // k, of one tap
 OCTET_INLINE bool is_far(const GemmShape& s) { return s.n * s.taps * s.k > int64_t{4} << 20; }
 // How many entries more, for each 8 windows of a vector, the addition of two steps in 16 bits is
 // worth, which saves a quarter of a window's instructions: nearly those of an entry. With few k the
-// branches of a list weigh more, those of weights from far away have to be read, and with very few
-// k the sums are hardly begun before they end. Measured on Zen 5.
+// branches of a list weigh more, with fewer than 32 a tile has too few steps, and lists of far
+// weights have to be read. Measured on Zen 5.
 OCTET_INLINE int64_t worth_of_two_steps(const GemmShape& s) {
   return s.k < 32 ? -1 : is_far(s) ? 1 : s.k < 64 ? 2 : s.k < 128 ? 4 : 7;
 }

@@ -64,9 +64,10 @@ struct ObserverOptions {
   int64_t bins = 2048;
   // PercentileObserver: so much of the data, in percent, lies in the range, (0, 100]
   double percentile = 99.99;
-  // Of a QConfig's activations: the result of an average (avg_pool, adaptive_avg_pool, mean) has
-  // qparams of its own, chosen from its values, in graph mode. Without it the result shares its
-  // operand's, as in PyTorch, whose step is coarse for it: averages of a whole image vary less.
+  // Of a QConfig's activations: the result of an average (adaptive_avg_pool, mean) has qparams of
+  // its own, chosen from its values; in eager mode that of a module (nn::AdaptiveAvgPool*d).
+  // Without it the result shares its operand's, as in PyTorch, whose step is coarse for it:
+  // averages of a whole image vary less.
   bool own_averages = false;
   // PlaceholderObserver: qparams are chosen for each batch at run time
   bool is_dynamic = false;

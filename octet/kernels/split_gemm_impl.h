@@ -84,7 +84,7 @@ struct EntryPlace {
 
 // An entry has Pairs::kSlots weights of each channel, then their indices.
 template <typename Pairs>
-inline constexpr int64_t entry_bytes = 2 * Pairs::kSlots* Pairs::V::kLanes;
+inline constexpr int64_t entry_bytes = Pairs::V::kLanes* Pairs::kSlots * 2;
 
 // The lists of a panel, read in the order of taps. `Pairs` is the product of safe weights.
 template <typename Pairs, int kN>

@@ -333,6 +333,26 @@ TEST(ConvertFx, FunctionalLayersAndAWeightUsedTwice) {
   EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
 }
 
+// Of the same network, whose conv and relu are fused, quantized in both modes with a qconfig.
+template <typename Eager, typename Graph>
+void expect_same_bits(const char* qconfig) {
+  auto eager = nn::make<Eager>();
+  auto graph = nn::make<Graph>();
+  graph->load_state_dict(eager->state_dict());
+  eager->eval();
+  graph->eval();
+  eager->qconfig = quant::get_default_qconfig(qconfig);
+  auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv", "relu"}}));
+  auto prepared_fx = quant::prepare_fx(graph, quant::get_default_qconfig(qconfig),
+                                       std::vector<Tensor>{fx_batch()});
+  for (uint64_t s = 1; s < 4; ++s) {
+    (*prepared)(fx_batch(s));
+    (*prepared_fx)(fx_batch(s));
+  }
+  Tensor x = fx_batch(7);
+  EXPECT_TRUE(equal((*quant::convert(prepared))(x), (*quant::convert_fx(prepared_fx))(x)));
+}
+
 TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
   struct Eager : nn::Module {
     nn::Slot quant = slot("quant", quant::QuantStub());
@@ -350,21 +370,27 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
     nn::Slot fc = slot("fc", nn::Linear(4, 5));
     Tensor forward(Tensor x) override { return fc(pool(relu(conv(x))).flatten(1)); }
   };
-  auto eager = nn::make<Eager>();
-  auto graph = nn::make<Graph>();
-  graph->load_state_dict(eager->state_dict());
-  eager->eval();
-  graph->eval();
-  eager->qconfig = quant::get_default_qconfig();
-  auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv", "relu"}}));
-  auto prepared_fx =
-      quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{fx_batch()});
-  for (uint64_t s = 1; s < 4; ++s) {
-    (*prepared)(fx_batch(s));
-    (*prepared_fx)(fx_batch(s));
-  }
-  Tensor x = fx_batch(7);
-  EXPECT_TRUE(equal((*quant::convert(prepared))(x), (*quant::convert_fx(prepared_fx))(x)));
+  expect_same_bits<Eager, Graph>("native");
+}
+
+// Functions of eager mode have no observer, so that an average by one shares its operand's qparams;
+// with PyTorch's qconfigs it does in graph mode too.
+TEST(ConvertFx, EagerAndGraphModeGiveTheSameBitsForAFunctionalMean) {
+  struct Eager : nn::Module {
+    nn::Slot quant = slot("quant", quant::QuantStub());
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
+    nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot fc = slot("fc", nn::Linear(4, 5));
+    nn::Slot dequant = slot("dequant", quant::DeQuantStub());
+    Tensor forward(Tensor x) override { return dequant(fc(F::mean(relu(conv(quant(x))), {2, 3}))); }
+  };
+  struct Graph : nn::Module {
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
+    nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot fc = slot("fc", nn::Linear(4, 5));
+    Tensor forward(Tensor x) override { return fc(F::mean(relu(conv(x)), {2, 3})); }
+  };
+  expect_same_bits<Eager, Graph>("onednn");
 }
 
 TEST(ConvertFx, EagerAndGraphModeGiveTheSameBitsForAResidualBlock) {

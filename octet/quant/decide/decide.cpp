@@ -25,14 +25,14 @@ namespace {
 
 constexpr const char* kWeights[] = {"weight", "w_ih", "w_hh", "w_hr"};
 
-// The traits of the operator that a call is, of an operator or of a module that is one; those of
-// none for others.
+// Those of none where there is no such operator.
 const ops::Traits& traits_of(const std::string& op_name) {
   static const ops::Traits none;
   const ops::Op* op = ops::find(op_name);
   return op ? op->traits() : none;
 }
 
+// Of the operator that a call is, of an operator or of a module that is one.
 const ops::Traits& traits_of(const Node& node) {
   return traits_of(node.kind == NodeKind::module ? nn::operator_of(node.op) : node.op);
 }

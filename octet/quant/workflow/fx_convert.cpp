@@ -563,8 +563,9 @@ class ModuleLowerer {
     const nn::ModulePtr module =
         original != originals_.end() ? original->second : root_->submodule(node.scope);
     std::vector<ValueId> results;
-    const bool keeps = keeps_qparams(*module) && same_qparams(r.out().type((*operands)[0]), want);
-    if (const Replacement* replacement = keeps ? nullptr : rule_for(*module))
+    // An average that shares its operand's qparams is no quantized module.
+    const bool shares = is_average(*module) && same_qparams(r.out().type((*operands)[0]), want);
+    if (const Replacement* replacement = shares ? nullptr : rule_for(*module))
       results = call(r, node, swap(node, module, *replacement, want), *operands, name, want);
     else if (keeps_qparams(*module))
       results = call_on_codes(r, node, *module, *operands, name, want);

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """octet and its peers in turns on the same networks: prints the ratios as a table, and writes them as JSON.
 
-    bench/compare.py DIRECTORY [--only NAME ...] [--threads 1 2] [--rounds 5] [--torch-rounds 2] [--seconds 0.5] [--json OUT.json]
+    bench/compare.py DIRECTORY [--only NAME ...] [--threads 1 2] [--rounds 5] [--torch-rounds 2] [--seconds 0.5] [--avx2 DIR] [--json OUT.json]
 
 DIRECTORY holds the ONNX files that bench/models.py and bench/real.py make; rows whose files are missing are left out. Each round runs the programs once,
 in fresh processes, one after the other; the ratio of a round is the peer's median latency by octet's, and the table shows the median of
 the rounds with the lowest and highest: on a shared machine trust those, not the milliseconds.
-  ONNX Runtime   if ORT_DIR names the onnxruntime-node package (npm install --ignore-scripts onnxruntime-node)
+  ONNX Runtime   if ORT_DIR names the onnxruntime-node package (npm install --ignore-scripts onnxruntime-node). --avx2 DIR: the copy
+                 that bench/ort_avx2.py made, with octet held to AVX2 too
   PyTorch        if /usr/bin/python3 has it (Debian's python3-torch, python3-torchvision): float32, or the faster of its engines onednn
                  and qnnpack. It takes seconds to start, so it takes part in the first --torch-rounds rounds only.
 """
@@ -62,8 +63,8 @@ def rows():
             yield Row(network.name + kind, f"{network.name}{kind}.onnx", network.dims, real=True)
 
 
-def run(command):
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+def run(command, environment):
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | environment)
     if result.returncode:
         sys.exit(f"compare.py: {' '.join(map(str, command))}: {result.stderr.strip().splitlines()[-1] if result.stderr else 'failed'}")
     return json.loads(result.stdout.strip().splitlines()[-1])
@@ -119,10 +120,16 @@ def main():
     parser.add_argument("--torch-rounds", type=int, default=2, help="0: without PyTorch")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[r.name for r in rows()], help="; ".join(r.name for r in rows()))
+    parser.add_argument("--avx2", type=pathlib.Path, metavar="DIR", help="without AVX-512 and VNNI; DIR is bench/ort_avx2.py's")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    ort = "ORT_DIR" in os.environ
-    torch = args.torch_rounds > 0 and subprocess.run([PYTHON, "-c", "import torch, torchvision"], capture_output=True).returncode == 0
+    ours, theirs = {}, {}  # environment variables
+    if args.avx2:
+        held = args.avx2.resolve()
+        ours = {"OCTET_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+        theirs = {"ORT_DIR": str(held / "node_modules/onnxruntime-node"), "LD_PRELOAD": str(held / "cpuid.so")}
+    ort = "ORT_DIR" in os.environ | theirs
+    torch = args.torch_rounds > 0 and not args.avx2 and subprocess.run([PYTHON, "-c", "import torch, torchvision"], capture_output=True).returncode == 0
     done = []
     print("| model | threads | octet ms | ONNX Runtime ms | ratio (lowest..highest) | PyTorch ms | ratio | octet load ms, MB "
           "| ONNX Runtime load ms, MB |")
@@ -136,16 +143,16 @@ def main():
             table = Table(row, threads)
             for i in range(args.rounds):
                 if torch and row.torch and i < args.torch_rounds:
-                    engines = run([PYTHON, HERE / "torch_peer.py", row.torch, threads, args.seconds])
+                    engines = run([PYTHON, HERE / "torch_peer.py", row.torch, threads, args.seconds], {})
                     best = min(engines, key=engines.get)
                     table.torch.append({"median_ms": engines[best], "engine": best, "engines": engines})
                 if ort:
-                    table.onnxruntime.append(run(["node", HERE / "ort.js", model, threads, args.seconds, *row.dims]))
+                    table.onnxruntime.append(run(["node", HERE / "ort.js", model, threads, args.seconds, *row.dims], theirs))
                 if operator:
-                    table.octet.append(run([args.bin / "bench_operators", operator, threads, args.seconds]))
+                    table.octet.append(run([args.bin / "bench_operators", operator, threads, args.seconds], ours))
                 else:
                     shape = ["--shape", "x".join(map(str, row.dims))] if row.real else []
-                    table.octet.append(run([args.bin / "octet", "bench", model, *shape, "--threads", threads, "--seconds", args.seconds, "--json"]))
+                    table.octet.append(run([args.bin / "octet", "bench", model, *shape, "--threads", threads, "--seconds", args.seconds, "--json"], ours))
             print(table.line(), flush=True)
             done.append(table.as_json())
     if not done:

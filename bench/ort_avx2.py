@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 
+LIBRARY = "bin/napi-v*/linux/x64/libonnxruntime.so*"
 CPUID, BREAKPOINT = b"\x0f\xa2", b"\xcc\x90"  # int3; nop: the handler returns to the nop
 
 PRELOADED = r"""
@@ -79,12 +80,13 @@ def main():
     parser.add_argument("ort_dir", type=pathlib.Path, help="the onnxruntime-node package")
     parser.add_argument("out", type=pathlib.Path, help="a new directory")
     args = parser.parse_args()
-    package = args.out / "node_modules"
-    shutil.copytree(args.ort_dir.parent, package)  # with the packages that it needs
-    libraries = sorted((package / args.ort_dir.name).glob("bin/napi-v*/linux/x64/libonnxruntime.so*"))
-    if not libraries:
+    if args.out.exists():
+        sys.exit(f"ort_avx2.py: {args.out}: exists already; give a new directory")
+    if not list(args.ort_dir.glob(LIBRARY)):
         sys.exit(f"ort_avx2.py: {args.ort_dir}: no libonnxruntime.so for Linux on x86-64; expected an onnxruntime-node package")
-    for library in libraries:
+    package = args.out / "node_modules"
+    shutil.copytree(args.ort_dir.resolve().parent, package)  # with the packages that it needs
+    for library in sorted((package / args.ort_dir.resolve().name).glob(LIBRARY)):
         print(f"{library}: {replace_cpuid(library)} cpuid instructions")
     source = args.out / "cpuid.c"
     source.write_text(PRELOADED)

@@ -93,56 +93,99 @@ inline float exp_of(float x) {
   return x != x ? x : zeroed;
 }
 
-// Sixteen lanes, whatever the instruction set's own width is.
-typedef float Floats16 __attribute__((vector_size(64)));
-typedef float Floats8 __attribute__((vector_size(32)));
-typedef double Doubles8 __attribute__((vector_size(64)));
-typedef double Doubles4 __attribute__((vector_size(32)));
-typedef double Doubles2 __attribute__((vector_size(16)));
+// kLanes numbers in vectors of the instruction set's own width: of wider ones GCC makes scalar code
+// that goes through memory.
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+template <typename T, int kLanes>
+struct Lanes {
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  static constexpr int kOfVector = kVectorBytes / sizeof(T), kVectors = kLanes / kOfVector;
+  Vector v[kVectors] = {};
 
-inline void load(const float* x, Floats16& v) { __builtin_memcpy(&v, x, sizeof v); }
-inline void load(const float* x, Doubles8& v) {
-  Floats8 floats;
-  __builtin_memcpy(&floats, x, sizeof floats);
-  v = __builtin_convertvector(floats, Doubles8);
-}
+  // From floats, which are widened where T is double.
+  static Lanes load(const float* x) {
+    typedef float Floats __attribute__((vector_size(kOfVector * sizeof(float))));
+    Lanes r;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      Floats floats;
+      __builtin_memcpy(&floats, x + i * kOfVector, sizeof floats);
+      r.v[i] = __builtin_convertvector(floats, Vector);
+    }
+    return r;
+  }
+  // fn(vector, vector) of both.
+  template <typename Fn>
+  static Lanes of(const Lanes& a, const Lanes& b, Fn fn) {
+    Lanes r;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) r.v[i] = fn(a.v[i], b.v[i]);
+    return r;
+  }
+  static Lanes all(T x) {
+    Lanes r;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) r.v[i] = Vector{} + x;
+    return r;
+  }
+  friend Lanes operator+(const Lanes& a, const Lanes& b) {
+    return of(a, b, [](Vector p, Vector q) { return p + q; });
+  }
+  friend Lanes operator-(const Lanes& a, const Lanes& b) {
+    return of(a, b, [](Vector p, Vector q) { return p - q; });
+  }
+  friend Lanes operator*(const Lanes& a, const Lanes& b) {
+    return of(a, b, [](Vector p, Vector q) { return p * q; });
+  }
+  void store(T (&to)[kLanes]) const { __builtin_memcpy(to, v, sizeof to); }
+  // fn of the lower half and the upper, again and again until one number is left. (Half a vector
+  // is left to the compiler, which shuffles.)
+  template <typename Fn>
+  T halved(Fn fn) const {
+    Lanes r = *this;
+#pragma GCC unroll 4
+    for (int half = kVectors / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) r.v[i] = fn(r.v[i], r.v[i + half]);
+    T s[kOfVector];
+    __builtin_memcpy(s, r.v, sizeof s);
+#pragma GCC unroll 4
+    for (int half = kOfVector / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) s[i] = fn(s[i], s[i + half]);
+    return s[0];
+  }
+};
 
 // The sum of n floats in double: sixteen sums, of i modulo 16, whose upper half is then added to
 // the lower until one is left.
 inline double sum(const float* x, int64_t n) {
-  Doubles8 low{}, high{}, v;
+  using Sums = Lanes<double, 16>;
+  Sums sums;
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    load(x + i, v), low += v;
-    load(x + i + 8, v), high += v;
-  }
+  for (; i + 16 <= n; i += 16) sums = sums + Sums::load(x + i);
   if (i < n) {
     float rest[16] = {};
     for (int64_t j = 0; i < n; ++i, ++j) rest[j] = x[i];
-    load(rest, v), low += v;
-    load(rest + 8, v), high += v;
+    sums = sums + Sums::load(rest);
   }
-  const Doubles8 eight = low + high;
-  const Doubles4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
-                        __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-  const Doubles2 two =
-      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
-  return two[0] + two[1];
+  return sums.halved([](auto p, auto q) { return p + q; });
 }
 
 // The largest of n numbers; NaN is passed over.
 inline float largest(const float* x, int64_t n) {
-  Floats16 top = Floats16{} - __builtin_inff(), v;
+  using Tops = Lanes<float, 16>;
+  const auto larger = [](auto p, auto q) { return p > q ? p : q; };
+  Tops tops = Tops::all(-__builtin_inff());
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    load(x + i, v);
-    top = v > top ? v : top;
-  }
-  Floats8 a = __builtin_shufflevector(top, top, 0, 1, 2, 3, 4, 5, 6, 7),
-          b = __builtin_shufflevector(top, top, 8, 9, 10, 11, 12, 13, 14, 15);
-  a = b > a ? b : a;
-  float result = a[0];
-  for (int j = 1; j < 8; ++j) result = a[j] > result ? a[j] : result;
+  for (; i + 16 <= n; i += 16) tops = Tops::of(Tops::load(x + i), tops, larger);
+  float result = tops.halved(larger);
   for (; i < n; ++i) result = x[i] > result ? x[i] : result;
   return result;
 }
@@ -266,37 +309,50 @@ inline void function(Function f, const float* x, float* y, int64_t n) {
 
 // One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance
 // + eps)) * weight + bias), all in double. Sums in eight parts, of i modulo 8, added pairwise.
-inline double in_pairs(const Doubles8& s) {
+inline double in_pairs(const double (&s)[8]) {
   return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
 inline void moments(const float* x, double eps, double* mean, double* inverse, int64_t n) {
+  using Eight = Lanes<double, 8>;
   const int64_t whole = n / 8 * 8;
-  Doubles8 sums{}, squares{}, v;
-  double rest[8] = {};
-  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), sums += v;
-  for (int64_t i = whole; i < n; ++i) rest[i % 8] = static_cast<double>(x[i]);
-  for (int j = 0; j < 8; ++j) sums[j] += rest[j];
-  const double m = in_pairs(sums) / static_cast<double>(n);
-  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), v -= m, squares += v * v;
+  Eight sums, squares;
+  double s[8];
+  for (int64_t i = 0; i < whole; i += 8) sums = sums + Eight::load(x + i);
+  sums.store(s);
+  for (int64_t i = whole; i < n; ++i) s[i % 8] += static_cast<double>(x[i]);
+  const double m = in_pairs(s) / static_cast<double>(n);
+  const Eight mean_of_all = Eight::all(m);
+  for (int64_t i = 0; i < whole; i += 8) {
+    const Eight v = Eight::load(x + i) - mean_of_all;
+    squares = squares + v * v;
+  }
+  squares.store(s);
   for (int64_t i = whole; i < n; ++i)
-    squares[i % 8] += (static_cast<double>(x[i]) - m) * (static_cast<double>(x[i]) - m);
+    s[i % 8] += (static_cast<double>(x[i]) - m) * (static_cast<double>(x[i]) - m);
   *mean = m;
-  *inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
+  *inverse = 1 / __builtin_sqrt(in_pairs(s) / static_cast<double>(n) + eps);
 }
 
 inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_t n) {
+  typedef float Floats __attribute__((vector_size(32)));
+  using Sums = Lanes<double, 8>;
   constexpr float kRound = 12582912;  // 1.5 * 2^23: adding and subtracting it rounds half to even
-  Doubles8 all{}, clipped{};
+  Sums all, clipped;
   const auto add = [&](const float* from) {
-    Floats8 v;
+    Floats v;
     __builtin_memcpy(&v, from, sizeof v);
-    const Floats8 lo = Floats8{} + grid.lo, hi = Floats8{} + grid.hi, code = v * grid.inverse;
-    const Floats8 above = lo < code ? code : lo, inside = above < hi ? above : hi;
-    const Floats8 e = v - ((inside + kRound) - kRound) * grid.scale,
-                  c = (code - inside) * grid.scale;
-    all += __builtin_convertvector(e * e, Doubles8);
-    clipped += __builtin_convertvector(c * c, Doubles8);
+    const Floats lo = Floats{} + grid.lo, hi = Floats{} + grid.hi, code = v * grid.inverse;
+    const Floats above = lo < code ? code : lo, inside = above < hi ? above : hi;
+    const Floats e = v - ((inside + kRound) - kRound) * grid.scale,
+                 c = (code - inside) * grid.scale;
+    const auto widened = [](Floats v) {
+      float parts[8];
+      __builtin_memcpy(parts, &v, sizeof parts);
+      return Sums::load(parts);
+    };
+    all = all + widened(e * e);
+    clipped = clipped + widened(c * c);
   };
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) add(x + i);
@@ -305,8 +361,11 @@ inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_
     for (int64_t j = 0; i < n; ++i, ++j) rest[j] = x[i];
     add(rest);
   }
+  double of_all[8], of_clipped[8];
+  all.store(of_all);
+  clipped.store(of_clipped);
   SquaredErrors sum;
-  for (int j = 0; j < 8; ++j) sum.all += all[j], sum.clipped += clipped[j];
+  for (int j = 0; j < 8; ++j) sum.all += of_all[j], sum.clipped += of_clipped[j];
   return sum;
 }
 

@@ -284,6 +284,24 @@ class Kernels {
     return instructions_of(
         [&] { table_.lstm_gates(gates.data(), x.data(), kUnits, cell.data(), h.data(), kUnits); });
   }
+  int64_t softmax() {
+    const auto x = floats(kUnits);
+    std::vector<float> y(x.size());
+    return instructions_of([&] { table_.softmax(x.data(), y.data(), kUnits); });
+  }
+  int64_t layer_norm() {
+    const auto x = floats(kUnits), weight = floats(kUnits), bias = floats(kUnits);
+    std::vector<float> y(x.size());
+    return instructions_of(
+        [&] { table_.layer_norm(x.data(), weight.data(), bias.data(), 1e-5, y.data(), kUnits); });
+  }
+  int64_t squared_errors() {
+    const auto x = floats(kElements);
+    return instructions_of([&] {
+      table_.squared_errors({.scale = 0.02f, .inverse = 50, .lo = -64, .hi = 63}, x.data(),
+                            kElements);
+    });
+  }
   int64_t min_max() {
     const auto x = floats(kElements);
     float low, high;
@@ -337,6 +355,9 @@ std::map<std::string, int64_t> counts(Isa isa) {
                                            {"quantize", k.quantize()},
                                            {"exp_sum", k.exp_sum()},
                                            {"lstm_gates", k.lstm_gates()},
+                                           {"softmax", k.softmax()},
+                                           {"layer_norm", k.layer_norm()},
+                                           {"squared_errors", k.squared_errors()},
                                            {"min_max", k.min_max()},
                                            {"histogram", k.histogram()}};
   if (isa == Isa::avx2) {  // the others' products do not depend on the weights

@@ -346,7 +346,7 @@ inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_
     const Floats above = lo < code ? code : lo, inside = above < hi ? above : hi;
     const Floats e = v - ((inside + kRound) - kRound) * grid.scale,
                  c = (code - inside) * grid.scale;
-    const auto widened = [](Floats v) {
+    const auto widened = [](const Floats& v) {
       float parts[8];
       __builtin_memcpy(parts, &v, sizeof parts);
       return Sums::load(parts);

@@ -346,9 +346,9 @@ inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_
     const Floats above = lo < code ? code : lo, inside = above < hi ? above : hi;
     const Floats e = v - ((inside + kRound) - kRound) * grid.scale,
                  c = (code - inside) * grid.scale;
-    const auto widened = [](const Floats& v) {
+    const auto widened = [](const Floats& squares) {
       float parts[8];
-      __builtin_memcpy(parts, &v, sizeof parts);
+      __builtin_memcpy(parts, &squares, sizeof parts);
       return Sums::load(parts);
     };
     all = all + widened(e * e);

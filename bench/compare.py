@@ -120,16 +120,19 @@ def main():
     parser.add_argument("--torch-rounds", type=int, default=2, help="0: without PyTorch")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[r.name for r in rows()], help="; ".join(r.name for r in rows()))
-    parser.add_argument("--avx2", type=pathlib.Path, metavar="DIR", help="without AVX-512 and VNNI; DIR is bench/ort_avx2.py's")
+    parser.add_argument("--avx2", type=pathlib.Path, metavar="DIR", help="both without AVX-512 and VNNI, PyTorch left out; DIR is bench/ort_avx2.py's")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     ours, theirs = {}, {}  # environment variables
     if args.avx2:
         held = args.avx2.resolve()
+        if not (held / "cpuid.so").exists():
+            parser.error(f"--avx2 {args.avx2}: no cpuid.so there; expected a directory that bench/ort_avx2.py made")
         ours = {"OCTET_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
         theirs = {"ORT_DIR": str(held / "node_modules/onnxruntime-node"), "LD_PRELOAD": str(held / "cpuid.so")}
     ort = "ORT_DIR" in os.environ | theirs
-    torch = args.torch_rounds > 0 and not args.avx2 and subprocess.run([PYTHON, "-c", "import torch, torchvision"], capture_output=True).returncode == 0
+    torch = (args.torch_rounds > 0 and not args.avx2
+             and subprocess.run([PYTHON, "-c", "import torch, torchvision"], capture_output=True).returncode == 0)
     done = []
     print("| model | threads | octet ms | ONNX Runtime ms | ratio (lowest..highest) | PyTorch ms | ratio | octet load ms, MB "
           "| ONNX Runtime load ms, MB |")

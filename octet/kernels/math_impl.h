@@ -104,8 +104,9 @@ inline constexpr int kVectorBytes = 16;
 #endif
 template <typename T, int kLanes>
 struct Lanes {
-  typedef T Vector __attribute__((vector_size(kVectorBytes)));
-  static constexpr int kOfVector = kVectorBytes / sizeof(T), kVectors = kLanes / kOfVector;
+  static constexpr int kOfAll = kVectorBytes / sizeof(T),
+                       kOfVector = kOfAll < kLanes ? kOfAll : kLanes, kVectors = kLanes / kOfVector;
+  typedef T Vector __attribute__((vector_size(kOfVector * sizeof(T))));
   Vector v[kVectors] = {};
 
   // From floats, which are widened where T is double.
@@ -335,22 +336,24 @@ inline void moments(const float* x, double eps, double* mean, double* inverse, i
 }
 
 inline SquaredErrors squared_errors(const CodeGrid& grid, const float* x, int64_t n) {
-  typedef float Floats __attribute__((vector_size(32)));
+  using Floats = Lanes<float, 8>;
   using Sums = Lanes<double, 8>;
   constexpr float kRound = 12582912;  // 1.5 * 2^23: adding and subtracting it rounds half to even
+  const Floats lo = Floats::all(grid.lo), hi = Floats::all(grid.hi),
+               scale = Floats::all(grid.scale), inverse = Floats::all(grid.inverse),
+               round = Floats::all(kRound);
+  const auto larger = [](auto p, auto q) { return p < q ? q : p; };
+  const auto smaller = [](auto p, auto q) { return p < q ? p : q; };
+  const auto widened = [](const Floats& squares) {
+    float parts[8];
+    squares.store(parts);
+    return Sums::load(parts);
+  };
   Sums all, clipped;
   const auto add = [&](const float* from) {
-    Floats v;
-    __builtin_memcpy(&v, from, sizeof v);
-    const Floats lo = Floats{} + grid.lo, hi = Floats{} + grid.hi, code = v * grid.inverse;
-    const Floats above = lo < code ? code : lo, inside = above < hi ? above : hi;
-    const Floats e = v - ((inside + kRound) - kRound) * grid.scale,
-                 c = (code - inside) * grid.scale;
-    const auto widened = [](const Floats& squares) {
-      float parts[8];
-      __builtin_memcpy(parts, &squares, sizeof parts);
-      return Sums::load(parts);
-    };
+    const Floats v = Floats::load(from), code = v * inverse,
+                 inside = Floats::of(Floats::of(lo, code, larger), hi, smaller),
+                 e = v - ((inside + round) - round) * scale, c = (code - inside) * scale;
     all = all + widened(e * e);
     clipped = clipped + widened(c * c);
   };

@@ -5,9 +5,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -138,14 +140,25 @@ inline void expect_contrast(const std::string& page, int kinds) {
   EXPECT_EQ(found, kinds);
 }
 
-// Without an error of the script, within two seconds.
-inline void expect_opens(const std::string& page) {
+// Opens the page, whose script says a time in milliseconds of itself: without an error, and below
+// the limit in the best of three openings, as other tests run beside this one. The last document.
+inline std::string expect_time_below(const std::string& page, const std::string& name, int limit) {
   TempDir dir;
-  const std::string dom = dom_of(dir, page);
-  EXPECT_EQ(said(dom, "error"), "");
-  ASSERT_NE(said(dom, "ready"), "");
-  EXPECT_LT(std::stoi(said(dom, "ready")), 2000) << "milliseconds";
+  std::string dom;
+  int least = std::numeric_limits<int>::max();
+  for (int opening = 0; opening < 3 && least >= limit; ++opening) {
+    dom = dom_of(dir, page);
+    EXPECT_EQ(said(dom, "error"), "");
+    const std::string time = said(dom, name);
+    EXPECT_NE(time, "") << name;
+    if (time.empty()) return dom;
+    least = std::min(least, std::stoi(time));
+  }
+  EXPECT_LT(least, limit) << "milliseconds, " << name;
+  return dom;
 }
+
+inline void expect_opens(const std::string& page) { expect_time_below(page, "ready", 2000); }
 
 // Gives the page key and mouse events as a user does; each frame is drawn at once and read back, so
 // that its time is known. The heading of the details after ten times an arrow key to the right.
@@ -177,12 +190,7 @@ out.chosen = document.getElementById('detail-title').textContent;
 })();
 </script>
 )");
-  TempDir dir;
-  const std::string dom = dom_of(dir, page);
-  EXPECT_EQ(said(dom, "error"), "");
-  EXPECT_NE(said(dom, "median"), "");
-  EXPECT_LT(std::atoi(said(dom, "median").c_str()), 50) << "milliseconds a frame";
-  return said(dom, "chosen");
+  return said(expect_time_below(page, "median", 50), "chosen");
 }
 
 inline void expect_light_and_dark(const std::string& page) {

@@ -21,6 +21,7 @@
 #include "octet/debug/metrics.h"
 #include "octet/debug/report.h"
 #include "octet/graph/passes/fuse_lookups.h"
+#include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/tune/precision.h"
 #include "octet/quant/tune/recipe.h"
@@ -38,6 +39,8 @@ struct Options {
   bool json = false, force = false, resume = false;
   int64_t block_size = 0;  // 0: one scale for each row of a weight
   int64_t chunks = 0;      // of a step of a recipe's; 0: one for each rank
+  // Of DATA, for the biases; -1: as many as bias_samples_of() says.
+  int64_t bias_samples = -1;
   QuantizeChoice choice;
   DataOptions sampling;
   ShapeOptions shape;
@@ -172,6 +175,14 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
   return c;
 }
 
+// What correcting biases did; nothing was tried where there are no samples.
+struct BiasCorrection {
+  int64_t samples = 0;
+  double with = NAN,
+         without = NAN;  // SQNR, the mean of all outputs, of samples that it did not see
+  bool is_kept() const { return with > without; }
+};
+
 // What is reported, either way.
 struct Result {
   const Options& options;
@@ -181,6 +192,7 @@ struct Result {
   int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
   std::string widths;                           // of codes: "8 bits"
   std::optional<debug::CalibrationQuality> calibration;
+  BiasCorrection biases;
   std::vector<std::string> warnings() const {
     std::vector<std::string> all = report.warnings;
     if (calibration)
@@ -224,6 +236,11 @@ JsonValue to_json(const Result& r) {
     json.set("top1_samples", c.after.samples);
   }
   if (r.calibration) json.set("calibration", calibration_json(*r.calibration));
+  if (r.biases.samples)
+    json.set("bias_correction", JsonValue::object({{"samples", r.biases.samples},
+                                                   {"kept", r.biases.is_kept()},
+                                                   {"sqnr_db", r.biases.with},
+                                                   {"sqnr_db_without", r.biases.without}}));
   json.set("warnings", r.warnings());
   JsonValue left = JsonValue::array();
   for (const auto& e : r.report.left_float())
@@ -280,6 +297,10 @@ void print(const Result& r) {
   if (c.samples)
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
                std::isinf(sqnr) && sqnr > 0 ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+  if (r.biases.samples)
+    fmt::print("biases {} on {} samples: {:.1f} dB, {:.1f} without\n",
+               r.biases.is_kept() ? "corrected" : "stay as they are; corrected", r.biases.samples,
+               r.biases.with, r.biases.without);
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
 }
 
@@ -338,6 +359,62 @@ quant::Batches samples_of(const quant::Recipe& recipe, const graph::Graph& graph
   return batches;
 }
 
+// The samples, of the first `count`, that biases are corrected with. By default: what one batch of
+// calibration may hold, for all their live values are in memory; none where these are few, whose
+// means say little, and none for a qconfig that is to be PyTorch's.
+int64_t bias_samples_of(const Options& o, const graph::Graph& source, int64_t count) {
+  constexpr int64_t kFew = 8;
+  if (o.bias_samples >= 0) return std::min(o.bias_samples, count);
+  const bool is_own = o.choice.qconfig.empty() || o.choice.qconfig == "native";
+  const int64_t samples = std::min(debug::samples_at_once(source), count);
+  return is_own && samples >= kFew ? samples : 0;
+}
+
+// The mean of the SQNRs of all outputs that are numbers, in dB; without any error 200.
+double mean_sqnr(const graph::Graph& before, const graph::Graph& after, const Dataset& dataset,
+                 int64_t begin, int64_t count) {
+  constexpr double kExact = 200;
+  runtime::Program a = runtime::compile(before), b = runtime::compile(after);
+  std::vector<debug::ErrorStatistics> errors(before.outputs().size());
+  const int64_t step = samples_at_once(before, dataset);
+  for (int64_t i = begin; i < begin + count; i += step) {
+    const auto inputs = ordered_inputs(before, dataset.get(i, std::min(step, begin + count - i)));
+    const std::vector<Tensor> p = a.run(inputs), q = b.run(inputs);
+    for (size_t k = 0; k < p.size(); ++k)
+      if (is_floating(p[k].dtype())) errors[k].add(p[k], q[k]);
+  }
+  double sum = 0, outputs = 0;
+  for (const debug::ErrorStatistics& e : errors)
+    if (e.signal() > 0) sum += e.noise() > 0 ? e.sqnr() : kExact, ++outputs;
+  return outputs > 0 ? sum / outputs : kExact;
+}
+
+// The 8-bit network; of that with biases that take back what rounding moves means by, and that
+// without, the one whose outputs are nearer to those of `before`.
+graph::Graph convert(const std::shared_ptr<quant::ObservedGraphModule>& prepared,
+                     const graph::Graph& before, const Dataset* dataset, int64_t count,
+                     BiasCorrection& biases, quant::ConversionReport& report) {
+  graph::Graph plain = quant::convert_fx(prepared, &report)->graph();
+  if (!dataset || biases.samples == 0) return plain;
+  {
+    std::optional<Progress> bar;
+    quant::correct_bias(*prepared, sample_batches(before, *dataset, biases.samples, biases.samples),
+                        {.progress = [&](size_t, size_t all) {
+                          if (!bar) bar.emplace("correcting biases", static_cast<int64_t>(all));
+                          bar->advance();
+                        }});
+  }
+  quant::ConversionReport of_corrected;
+  graph::Graph corrected = quant::convert_fx(prepared, &of_corrected)->graph();
+  const int64_t begin = count >= 2 * biases.samples ? biases.samples : 0;
+  biases.with = mean_sqnr(before, corrected, *dataset, begin, biases.samples);
+  biases.without = mean_sqnr(before, plain, *dataset, begin, biases.samples);
+  if (!biases.is_kept()) return plain;
+  report = std::move(of_corrected);
+  corrected.metadata["bias_correction"] = fmt::format("{} samples", biases.samples);
+  return corrected;
+}
+
 // Options that do not go together, or that lack others.
 void check_usage(const Options& o, bool is_static) {
   if (!o.recipe.empty() && (!is_static || !o.choice.qconfig.empty() || !o.choice.observer.empty() ||
@@ -361,6 +438,11 @@ void check_usage(const Options& o, bool is_static) {
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
+  if (o.bias_samples >= 0 && (!is_static || !o.recipe.empty()))
+    wrong_usage(
+        "--bias-samples is of --mode static, without --recipe, whose steps are all it does");
+  if (o.bias_samples > 0 && o.calibrate.empty())
+    wrong_usage("--bias-samples are of DATA; give --calibrate DATA");
   if (o.block_size && (o.mode != "weight-only" || !o.choice.qconfig.empty() ||
                        !o.choice.config.empty() || !o.choice.skip.empty()))
     wrong_usage(
@@ -409,6 +491,7 @@ void run(Options o) {
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
   std::optional<debug::CalibrationQuality> quality;
+  BiasCorrection biases;
   int64_t count = 0, calibrated = 0;  // samples of DATA; those that ranges and steps are made with
   auto open = [&] {
     dataset = o.sampling.open(o.calibrate, source);
@@ -454,8 +537,9 @@ void run(Options o) {
       calibrated = whole.plan.samples;
       data = whole.data;
     }
-    int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
+    biases.samples = dataset ? bias_samples_of(o, source, count) : 0;
+    int8 = convert(prepared, before, dataset ? &*dataset : nullptr, count, biases, report);
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
     int8.metadata["calibration_samples"] = std::to_string(calibrated);
@@ -481,7 +565,8 @@ void run(Options o) {
                 weight_bytes(int8),
                 file_bytes(o.out),
                 code_widths(int8, is_static ? CodesOf::values : CodesOf::weights),
-                std::move(quality)};
+                std::move(quality),
+                biases};
   if (!o.report.empty()) write_page(o, before, int8, *dataset, count);
   if (o.json)
     print_json(to_json(result));
@@ -526,8 +611,14 @@ void add_quantize(CommandLine& program) {
       .type_name("N")
       .check(whole_number(1, 65536));
   command
+      .add_option("--bias-samples", o->bias_samples,
+                  "samples of DATA to correct biases on, where that helps; 0: none\n"
+                  "(default: 32, or fewer that fit; 0 for another --qconfig than native)")
+      .type_name("N")
+      .check(whole_number(0, INT64_MAX));
+  command
       .add_option("--stats", o->stats,
-                  "take what octet calibrate saw; DATA only for the comparison")
+                  "take what octet calibrate saw; DATA only for biases and comparison")
       .type_name("FILE");
   command.add_flag("--resume", o->resume,
                    "go on with a calibration that was cut off (keeps OUT.stats.*)");

@@ -58,6 +58,39 @@ TEST(CliQuantize, TheQuantizedNetworkIsAsGoodOnNewImages) {
   EXPECT_EQ(top1(dir / "q.onnx"), after);  // QDQ comes back as the same integers
 }
 
+TEST(CliQuantize, BiasesAreCorrectedWhereTheOutputsComeNearerToFloat) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const auto quantize = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> args{"quantize", kNet,      "--calibrate", kCalibration,
+                                  "-o",       dir / out, "--json"};
+    args.insert(args.end(), more.begin(), more.end());
+    return json_of(run_octet(args));
+  };
+  const auto metadata = [&](const std::string& out) { return io::load_octet(dir / out).metadata; };
+  const auto plain = quantize("plain.octet", {"--bias-samples", "0"});
+  EXPECT_FALSE(plain.contains("bias_correction"));
+  EXPECT_FALSE(metadata("plain.octet").contains("bias_correction"));
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{}, {"--bias-samples", "3"}, {"--weight-bits", "4"}}) {
+    const auto json = quantize("q.octet", more)["bias_correction"];
+    const bool kept = json["sqnr_db"] > json["sqnr_db_without"];
+    EXPECT_EQ(json["kept"], kept);
+    EXPECT_EQ(json["samples"], more.empty() || more[0] == "--weight-bits" ? 32 : 3);
+    EXPECT_EQ(metadata("q.octet").contains("bias_correction"), kept);
+    if (more.empty() && !kept)
+      EXPECT_EQ(read_file(dir / "q.octet"), read_file(dir / "plain.octet"));
+    std::filesystem::remove(dir / "q.octet");
+  }
+  // What PyTorch does is not changed unless that is asked for.
+  EXPECT_FALSE(quantize("f.octet", {"--qconfig", "fbgemm"}).contains("bias_correction"));
+  EXPECT_TRUE(quantize("g.octet", {"--qconfig", "fbgemm", "--bias-samples", "8"})
+                  .contains("bias_correction"));
+  expect_failure(run_octet({"quantize", kNet, "--mode", "dynamic", "--bias-samples", "8", "-o",
+                            dir / "x.octet"}),
+                 2, {"--bias-samples", "--mode static"});
+}
+
 TEST(CliQuantize, DynamicAndWeightOnlyNeedNoData) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

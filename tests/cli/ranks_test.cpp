@@ -35,9 +35,15 @@ TEST(CliRanks, StatisticsOfPartsGiveTheFileOfOneProcess) {
     expect_success(run_octet(part_args(fmt::format("{}/3", i), dir / fmt::format("stats.{}", i))));
   expect_success(
       run_octet({"stats", "merge", dir / "stats.2", dir / "stats.0", "-o", dir / "stats.merged"}));
-  expect_success(run_octet({"quantize", kNet, "--stats", dir / "stats.merged", dir / "stats.1",
-                            "-o", dir / "parts.octet"}));
+  expect_success(
+      run_octet({"quantize", kNet, "--stats", dir / "stats.merged", dir / "stats.1", "--calibrate",
+                 kCalibration, "--samples", "200", "-o", dir / "parts.octet"}));
   EXPECT_EQ(slurp(dir / "parts.octet"), slurp(dir / "one.octet"));
+  // Biases are corrected with samples, which statistics do not hold.
+  expect_success(run_octet({"quantize", kNet, "--stats", dir / "stats.merged", dir / "stats.1",
+                            "-o", dir / "no_data.octet"}));
+  expect_success(run_octet(with(quantize_args(dir / "plain.octet"), {"--bias-samples", "0"})));
+  EXPECT_EQ(slurp(dir / "no_data.octet"), slurp(dir / "plain.octet"));
 }
 
 TEST(CliRanks, StatsShowSaysWhatIsThere) {

@@ -68,6 +68,56 @@ TEST(BiasCorrection, MeansOfTheLastLayerAreTheFloatOnes) {
   EXPECT_LT(mean_error(g, *prepared, samples), 0.01 * before);
 }
 
+// linear(x, [[6/7, 0.4], [6/7, 0.4]]) on codes of 3 bits and a step of 2/7: 6/7 is one of them, 0.4
+// becomes 2/7.
+std::shared_ptr<ObservedGraphModule> one_layer(const char* activation, const Tensor& x) {
+  Graph g;
+  const ValueId in = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(2)}));
+  const ValueId w =
+      g.add_constant("w", Tensor::from<float>({6 / 7.F, 0.4F, 6 / 7.F, 0.4F}, {2, 2}));
+  const ValueId b = g.add_constant("b", Tensor::from<float>({0, 0}, {2}));
+  ValueId y = g.add_call("y", "linear", {in, w, b});
+  if (activation) y = g.add_call("a", activation, {y});
+  g.set_outputs({y});
+  auto prepared = prepared_with_bits(g, {{x}}, 3);
+  prepared->set_weight(activation ? "a" : "y", {}, {-1, -1}, {1, 1});
+  return prepared;
+}
+
+float corrected_bias(const char* activation, const Tensor& x) {
+  const auto prepared = one_layer(activation, x);
+  quant::correct_bias(*prepared, {{x}});
+  const Graph g = prepared->watched().graph;
+  return g.constant(*g.find("b")).to_vector<float>()[0];
+}
+
+// The second feature, which alone is rounded, is there where the result is below 0.
+TEST(BiasCorrection, WhatAnActivationCutsOffMovesNoBias) {
+  const Tensor x = Tensor::from<float>({4, 0, 3, 0, 2, 0, -9, 3, -9, 6}, {5, 2});
+  constexpr float kStep = 15.F / 255;  // of the operand, whose rounding is corrected too
+  for (const char* activation : {"relu", "relu6"})
+    EXPECT_NEAR(corrected_bias(activation, x), 0, kStep) << activation;
+  EXPECT_NEAR(corrected_bias(nullptr, x), (0.4F - 2 / 7.F) * 9 / 5, kStep);
+}
+
+// It is there where the result is above 0: the mean of these two is what the bias takes back.
+TEST(BiasCorrection, WhatAnActivationKeepsMovesTheBias) {
+  const Tensor x = Tensor::from<float>({4, 3, 3, 6, -9, 0, -8, 0, -7, 0}, {5, 2});
+  constexpr float kStep = 15.F / 255;
+  EXPECT_NEAR(corrected_bias("relu", x), (0.4F - 2 / 7.F) * 9 / 2, kStep);
+}
+
+// One of two results is beyond the range of its codes, where nothing moves it: a bias that brings
+// the mean of both right would only move the other one away.
+TEST(BiasCorrection, WhatCodesCutOffMovesNoBias) {
+  const Tensor seen = Tensor::from<float>({4, 0, 2, 0}, {2, 2}),
+               beyond = Tensor::from<float>({4, 0, 4, 40}, {2, 2});
+  const auto prepared = one_layer("relu", seen);
+  quant::correct_bias(*prepared, {{beyond}});
+  const Graph g = prepared->watched().graph;
+  EXPECT_NEAR(g.constant(*g.find("b")).to_vector<float>()[0], 0, 4.F / 255);
+}
+
 TEST(BiasCorrection, KeepsWeightsAndFollowsAnotherFloatGraph) {
   const Graph g = two_layers();
   const Batches samples = random_batches();

@@ -304,9 +304,7 @@ AdaRoundReport adaround(ObservedGraphModule& prepared, const Samples& samples,
         round_layer(prepared, step, options, report);
       else
         report.skipped.push_back(step.layer.label);
-      if (options.correct_bias)
-        set_corrected_bias(prepared, step,
-                           mean_difference(step, rounded_weight(prepared, step.layer)));
+      if (options.correct_bias) correct_bias_of(prepared, step);
     });
     return report;
   }

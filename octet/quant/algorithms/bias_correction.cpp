@@ -14,16 +14,56 @@ namespace octet::quant {
 using graph::Graph;
 using graph::kNone;
 using graph::Node;
+using graph::NodeId;
 using graph::NodeKind;
 using graph::ValueId;
 
+namespace {
+
+// The layer's results, of each batch of a run of its network, before the activation.
+std::vector<Tensor> results_of(const PreparedLayer& layer, const GraphRun& run, NodeId node,
+                               const Tensor& weight, const Tensor& bias) {
+  std::vector<Tensor> results;
+  for (size_t b = 0; b < run.batches(); ++b)
+    results.push_back(
+        layer_result(layer, run.value(run.graph().node(node).inputs[0], b), weight, bias));
+  return results;
+}
+
+std::vector<Tensor> activated(const PreparedLayer& layer, std::vector<Tensor> results) {
+  if (layer.activation != "none")
+    for (Tensor& y : results) y = ops::call(layer.activation, {y});
+  return results;
+}
+
+}  // namespace
+
 void correct_bias(ObservedGraphModule& prepared, const Samples& samples,
                   const BiasCorrectionOptions& options) {
-  for_each_layer(prepared, samples, {options.float_graph, options.progress}, "correct_bias",
-                 [&](const LayerStep& step) {
-                   set_corrected_bias(prepared, step,
-                                      mean_difference(step, rounded_weight(prepared, step.layer)));
-                 });
+  autograd::NoGrad no_grad;
+  LayerwiseRun run(prepared, samples, {options.float_graph}, "correct_bias");
+  NodeId f = 0, q = 0;
+  for (size_t i = 0; i < run.layers.size(); ++i, ++f, ++q) {
+    const PreparedLayer& layer = run.layers[i];
+    for (; f < run.float_nodes[i]; ++f) run.floats.compute(f);
+    for (; q < run.code_nodes[i]; ++q) run.codes.compute(q);
+    const Node& node = run.floats.graph().node(f);
+    const Tensor weight = run.floats.value(node.inputs[1], 0),
+                 bias = run.floats.value(node.inputs.size() > 2 ? node.inputs[2] : kNone, 0);
+    LayerResults results{
+        .floats = results_of(layer, run.floats, f, weight, bias),
+        .rounded = results_of(layer, run.codes, q, rounded_weight(prepared, layer), bias),
+        .kept = run.kept_range(i)};
+    results.channel_dim = channel_dim(layer, results.floats.at(0));
+    const std::vector<float> shift = bias_shift(results);
+    set_corrected_bias(prepared, layer, bias, shift);
+    if (options.progress) options.progress(i + 1, run.layers.size());
+    if (i + 1 == run.layers.size()) return;
+    // What follows is computed from here: no result is computed twice.
+    for (Tensor& y : results.rounded) add_to_channels(y, results.channel_dim, shift);
+    run.floats.set(f, activated(layer, std::move(results.floats)));
+    run.codes.set(q, activated(layer, std::move(results.rounded)));
+  }
 }
 
 // -- without data ---------------------------------------------------------------------------------

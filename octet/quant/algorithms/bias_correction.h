@@ -26,9 +26,14 @@ struct BiasCorrectionOptions {
 
 // Empirical (appendix D): in the order of the graph, each layer whose weight becomes codes gets for
 // each channel
-//  b += E[W x + b] - E[Q(W) x' + b],
+//  b += E[k(W x + b) - k(Q(W) x' + b)],
 // x the layer's operand in the float network and x' that in the quantized one, all layers before
-// which are corrected already; means are over samples and positions, before the activation.
+// which are corrected already. Unlike in the paper, k cuts its operand to what the layer's
+// activation (relu, relu6) and the codes of its result keep, and the mean is over the samples and
+// positions that a bias moves: where either operand lies within, or the two are cut to different
+// ends. A mean over all of them is also that of values that are cut off, and what is kept moves by
+// it: it took the output of a U-Net of 119 layers (ISNet) from an SQNR of 35 dB to 6. A channel
+// whose squared error of what is kept would not fall keeps its bias.
 // `prepared`: a calibrated graph of operators. `samples`: batches of inputs in the graph's order,
 // all of whose live values are kept. Errors: not_calibrated; unsupported for a graph of module
 // calls; invalid_argument without samples or for another network's float_graph.

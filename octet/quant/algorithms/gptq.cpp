@@ -40,9 +40,7 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
                    } else {
                      report.skipped.push_back(layer.label);
                    }
-                   if (options.correct_bias)
-                     set_corrected_bias(prepared, step,
-                                        mean_difference(step, rounded_weight(prepared, layer)));
+                   if (options.correct_bias) correct_bias_of(prepared, step);
                  });
   return report;
 }

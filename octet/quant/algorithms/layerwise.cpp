@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "octet/autograd/autograd.h"
@@ -261,6 +262,24 @@ void LayerwiseRun::compute_layer(const ObservedGraphModule& prepared, NodeId nod
   codes.set(node, std::move(results));
 }
 
+std::pair<float, float> LayerwiseRun::kept_range(size_t i) const {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const PreparedLayer& layer = layers[i];
+  float low = layer.activation == "none" ? -kInf : 0.F;
+  float high = layer.activation == "relu6" ? 6.F : kInf;
+  const Graph& g = codes.graph();
+  for (const NodeId user : g.users(g.node(code_nodes[i]).outputs[0])) {
+    const Node& node = g.node(user);
+    if (node.op != "quantize") return {low, high};  // somebody reads more than its codes
+    const TensorType& type = g.type(node.outputs[0]);
+    const double scale = type.quantizer->scale();
+    const int64_t zero = type.quantizer->zero_point();
+    low = std::max(low, static_cast<float>(scale * static_cast<double>(qmin(type.dtype) - zero)));
+    high = std::min(high, static_cast<float>(scale * static_cast<double>(qmax(type.dtype) - zero)));
+  }
+  return {low, high};
+}
+
 ValueId LayerwiseRun::float_value(ValueId v, const char* who) const {
   std::string name = codes.graph().value(v).name;
   if (name.ends_with(".float")) name.resize(name.size() - 6);
@@ -289,7 +308,8 @@ void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
         run.floats.value(b, 0),
         samples.size(),
         [&](size_t batch) { return run.floats.value(float_node.inputs[0], batch); },
-        [&](size_t batch) { return run.codes.value(code_node.inputs[0], batch); }};
+        [&](size_t batch) { return run.codes.value(code_node.inputs[0], batch); },
+        run.kept_range(i)};
     visit(step);
     if (options.progress) options.progress(i + 1, run.layers.size());
     if (i + 1 == run.layers.size()) break;
@@ -299,37 +319,95 @@ void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
   }
 }
 
-std::vector<double> mean_difference(const LayerStep& step, const Tensor& weight) {
-  std::vector<double> sums(static_cast<size_t>(step.layer.channels), 0.0);
-  double count = 0;
-  const auto add = [&](const Tensor& y, double sign) {
-    const int64_t channels = channel_dim(step.layer, y);
-    std::vector<int64_t> others;
-    for (int64_t d = 0; d < y.dim(); ++d)
-      if (d != channels) others.push_back(d);
-    const auto positions = static_cast<double>(y.numel() / y.size(channels));
-    Tensor mean =
-        others.empty() ? y : ops::call("mean", {y}, {{"dim", others}, {"keepdim", false}});
-    const std::vector<float> means = mean.to_vector<float>();
-    for (size_t c = 0; c < sums.size(); ++c)
-      sums[c] += sign * static_cast<double>(means[c]) * positions;
-    return positions;
-  };
-  for (size_t b = 0; b < step.batches; ++b) {
-    count += add(layer_result(step.layer, step.float_input(b), step.weight, step.bias), 1);
-    add(layer_result(step.layer, step.quantized_input(b), weight, step.bias), -1);
-  }
-  for (double& s : sums) s /= std::max(count, 1.0);
-  return sums;
+namespace {
+
+// A dense tensor as rows of channels, each of `inner` elements that follow one another.
+struct ChannelRows {
+  Tensor dense;
+  int64_t rows = 0, inner = 1;
+};
+
+ChannelRows channel_rows(const Tensor& y, int64_t channel_dim) {
+  const bool pixels = channel_dim == 1 && y.dim() >= 3 && y.dim() <= 5 && !y.is_contiguous() &&
+                      y.is_contiguous(MemoryFormat::channels_last);
+  ChannelRows r{.dense = pixels ? y : y.contiguous()};
+  for (int64_t d = channel_dim + 1; d < y.dim() && !pixels; ++d) r.inner *= y.size(d);
+  r.rows = y.numel() / std::max<int64_t>(1, y.size(channel_dim) * r.inner);
+  return r;
 }
 
-void set_corrected_bias(ObservedGraphModule& prepared, const LayerStep& step,
-                        const std::vector<double>& difference) {
-  std::vector<float> bias = step.bias.defined() ? step.bias.to_vector<float>()
-                                                : std::vector<float>(difference.size(), 0.F);
-  for (size_t c = 0; c < bias.size(); ++c)
-    bias[c] = static_cast<float>(static_cast<double>(bias[c]) + difference[c]);
-  prepared.set_bias(step.layer.name, Tensor::from(bias, {step.layer.channels}));
+// What a bias makes of one channel of the results.
+struct ChannelError {
+  double sum = 0, before = 0, after = 0;  // of differences; of their squares
+  int64_t live = 0;                       // elements that the bias moves
+};
+
+// Calls fn(channel, float's element, the other one) for all elements of all batches.
+template <typename Fn>
+void for_each_pair(const LayerResults& r, Fn&& fn) {
+  for (size_t b = 0; b < r.floats.size(); ++b) {
+    const ChannelRows floats = channel_rows(r.floats[b], r.channel_dim);
+    const ChannelRows rounded =
+        channel_rows(floats.inner > 1 ? r.rounded[b].contiguous() : r.rounded[b], r.channel_dim);
+    const float* f = floats.dense.data<float>();
+    const float* q = rounded.dense.data<float>();
+    const auto channels = static_cast<size_t>(r.floats[b].size(r.channel_dim));
+    for (int64_t row = 0; row < floats.rows; ++row)
+      for (size_t c = 0; c < channels; ++c)
+        for (int64_t i = 0; i < floats.inner; ++i) fn(c, *f++, *q++);
+  }
+}
+
+}  // namespace
+
+std::vector<float> bias_shift(const LayerResults& r) {
+  std::vector<ChannelError> errors(static_cast<size_t>(r.floats.at(0).size(r.channel_dim)));
+  const auto [low, high] = r.kept;
+  for_each_pair(r, [&](size_t c, float f, float q) {
+    const float e = std::clamp(f, low, high) - std::clamp(q, low, high);
+    ChannelError& error = errors[c];
+    error.sum += static_cast<double>(e);
+    error.before += static_cast<double>(e * e);
+    error.live += e != 0 || (q > low && q < high);
+  });
+  std::vector<float> shift;
+  for (const ChannelError& e : errors)
+    shift.push_back(e.live ? static_cast<float>(e.sum / static_cast<double>(e.live)) : 0.F);
+  for_each_pair(r, [&](size_t c, float f, float q) {
+    const float e = std::clamp(f, low, high) - std::clamp(q + shift[c], low, high);
+    errors[c].after += static_cast<double>(e * e);
+  });
+  for (size_t c = 0; c < errors.size(); ++c)
+    if (!(errors[c].after < errors[c].before)) shift[c] = 0;
+  return shift;
+}
+
+void add_to_channels(Tensor& y, int64_t channel_dim, const std::vector<float>& added) {
+  ChannelRows r = channel_rows(y, channel_dim);
+  float* x = r.dense.data<float>();
+  for (int64_t row = 0; row < r.rows; ++row)
+    for (const float v : added)
+      for (const float* end = x + r.inner; x < end; ++x) *x += v;
+  y = std::move(r.dense);
+}
+
+void set_corrected_bias(ObservedGraphModule& prepared, const PreparedLayer& layer,
+                        const Tensor& bias, const std::vector<float>& shift) {
+  std::vector<float> corrected =
+      bias.defined() ? bias.to_vector<float>() : std::vector<float>(shift.size(), 0.F);
+  for (size_t c = 0; c < corrected.size(); ++c) corrected[c] += shift[c];
+  prepared.set_bias(layer.name, Tensor::from(corrected, {layer.channels}));
+}
+
+void correct_bias_of(ObservedGraphModule& prepared, const LayerStep& step) {
+  const Tensor weight = rounded_weight(prepared, step.layer);
+  LayerResults results{.kept = step.kept};
+  for (size_t b = 0; b < step.batches; ++b) {
+    results.floats.push_back(layer_result(step.layer, step.float_input(b), step.weight, step.bias));
+    results.rounded.push_back(layer_result(step.layer, step.quantized_input(b), weight, step.bias));
+  }
+  results.channel_dim = channel_dim(step.layer, results.floats.at(0));
+  set_corrected_bias(prepared, step.layer, step.bias, bias_shift(results));
 }
 
 }  // namespace octet::quant

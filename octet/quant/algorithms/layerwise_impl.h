@@ -3,9 +3,11 @@
 // quantized network side by side, layer by layer, in which a layer may be changed before what
 // follows is computed.
 
+#include <cmath>
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "octet/quant/workflow/fx.h"
@@ -81,6 +83,7 @@ struct LayerStep {
   size_t batches;
   // Its operand in the float network and, in codes, in the quantized one; float32.
   std::function<Tensor(size_t batch)> float_input, quantized_input;
+  std::pair<float, float> kept = {-INFINITY, INFINITY};  // LayerwiseRun::kept_range
 };
 
 struct LayerwiseOptions {
@@ -97,6 +100,9 @@ struct LayerwiseRun {
   // Computes a layer of the quantized network with its weight and bias as they are by now.
   void compute_layer(const ObservedGraphModule& prepared, graph::NodeId node,
                      const PreparedLayer& layer);
+  // What the activation of layer i and the codes of its result keep of it; infinite where nothing
+  // cuts it.
+  std::pair<float, float> kept_range(size_t i) const;
   // The value of the float network that a float value of `codes` stands for.
   graph::ValueId float_value(graph::ValueId v, const char* who) const;
 
@@ -112,11 +118,24 @@ void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
                     const LayerwiseOptions& options, const char* who,
                     const std::function<void(const LayerStep&)>& visit);
 
-// By channel: the mean of the float layer's result less that of the layer on the quantized
-// network's operand with this weight and the float bias, over all samples.
-std::vector<double> mean_difference(const LayerStep& step, const Tensor& weight);
-// Sets the float bias plus the difference.
-void set_corrected_bias(ObservedGraphModule& prepared, const LayerStep& step,
-                        const std::vector<double>& difference);
+// A layer's results before its activation, by batch: the float network's, and those of the rounded
+// weight on the quantized network's operand with the float bias; and what is kept of them.
+struct LayerResults {
+  std::vector<Tensor> floats = {}, rounded = {};
+  std::pair<float, float> kept = {-INFINITY, INFINITY};  // LayerStep's
+  int64_t channel_dim = 1;
+};
+// By channel, what to add to the bias: the mean of float less rounded, both cut to `kept`, over
+// the elements that a bias moves; 0 where it would not lower the squared error of what is kept.
+// (Means of all elements would be those of values that the activation cuts off, which in deep
+// networks does harm: what is kept moves by what was cut off.)
+std::vector<float> bias_shift(const LayerResults& results);
+// Adds a number to each channel of a tensor of one's own.
+void add_to_channels(Tensor& y, int64_t channel_dim, const std::vector<float>& added);
+// Sets the float bias (undefined: none) plus the shift.
+void set_corrected_bias(ObservedGraphModule& prepared, const PreparedLayer& layer,
+                        const Tensor& bias, const std::vector<float>& shift);
+// Both, of a layer with its weight as it is by now.
+void correct_bias_of(ObservedGraphModule& prepared, const LayerStep& step);
 
 }  // namespace octet::quant

@@ -362,11 +362,14 @@ quant::Batches samples_of(const quant::Recipe& recipe, const graph::Graph& graph
 // The samples, of the first `count`, that biases are corrected with. By default: what one batch of
 // calibration may hold, for all their live values are in memory; none where these are few, whose
 // means say little, and none for a qconfig that is to be PyTorch's.
-int64_t bias_samples_of(const Options& o, const graph::Graph& source, int64_t count) {
+int64_t bias_samples_of(const Options& o, const graph::Graph& source, const Dataset& dataset,
+                        int64_t count) {
   constexpr int64_t kFew = 8;
-  if (o.bias_samples >= 0) return std::min(o.bias_samples, count);
+  const int64_t batch = batch_size(dataset, 1);
+  const auto whole = [&](int64_t n) { return std::min(n, count) / batch * batch; };
+  if (o.bias_samples >= 0) return whole(o.bias_samples);
   const bool is_own = o.choice.qconfig.empty() || o.choice.qconfig == "native";
-  const int64_t samples = std::min(debug::samples_at_once(source), count);
+  const int64_t samples = whole(debug::samples_at_once(source));
   return is_own && samples >= kFew ? samples : 0;
 }
 
@@ -538,7 +541,7 @@ void run(Options o) {
       data = whole.data;
     }
     before = prepared->watched().graph;
-    biases.samples = dataset ? bias_samples_of(o, source, count) : 0;
+    biases.samples = dataset ? bias_samples_of(o, source, *dataset, count) : 0;
     int8 = convert(prepared, before, dataset ? &*dataset : nullptr, count, biases, report);
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();

@@ -82,6 +82,9 @@ TEST(CliQuantize, BiasesAreCorrectedWhereTheOutputsComeNearerToFloat) {
       EXPECT_EQ(read_file(dir / "q.octet"), read_file(dir / "plain.octet"));
     std::filesystem::remove(dir / "q.octet");
   }
+  // Whole batches of a network that takes no others.
+  const auto fives = quantize("fives.octet", {"--shape", "5x1x28x28", "--samples", "40"});
+  EXPECT_EQ(fives["bias_correction"]["samples"], 30);
   // What PyTorch does is not changed unless that is asked for.
   EXPECT_FALSE(quantize("f.octet", {"--qconfig", "fbgemm"}).contains("bias_correction"));
   EXPECT_TRUE(quantize("g.octet", {"--qconfig", "fbgemm", "--bias-samples", "8"})

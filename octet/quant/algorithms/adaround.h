@@ -44,7 +44,7 @@ struct AdaRoundOptions {
   // The scales of weights too: fitted to the codes in turns with these, as gptq does; with `blocks`
   // by Adam, their logarithms with 0.1 of lr.
   bool learn_scales = false;
-  bool correct_bias = true;  // the bias takes the means; with `blocks` it is learned
+  bool correct_bias = true;  // as quant::correct_bias does; with `blocks` it is learned
   uint64_t seed = 1;         // of the samples that steps take
   std::function<void(size_t done, size_t all)> progress = {};  // after each layer or block
   // Who learn together, with `blocks`: a part of a step has its share of `batch`. Without them each

@@ -57,7 +57,7 @@ struct GPTQReport {
 // h = E[x' x'^T] this is (W' - Q) h (W' - Q)^T and a constant, W' = E[W x x'^T] h^-1: GPTQ rounds
 // column after column, the ones with the largest h_jj first, and moves the others so that they take
 // the error back; coordinate descent then gives each code the best value while all others stay,
-// until none changes. The bias takes the means.
+// until none changes. The bias is corrected.
 //
 // convert_fx keeps the weights. `prepared`: a calibrated graph of operators. `samples`: batches of
 // inputs in the graph's order, all of whose live values are kept; a few hundred images, or lines of

@@ -178,8 +178,8 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
 // What correcting biases did; nothing was tried where there are no samples.
 struct BiasCorrection {
   int64_t samples = 0;
-  double with = NAN,
-         without = NAN;  // SQNR, the mean of all outputs, of samples that it did not see
+  // SQNR, the mean of all outputs, of other samples where there are as many.
+  double with = NAN, without = NAN;
   bool is_kept() const { return with > without; }
 };
 
@@ -394,9 +394,9 @@ double mean_sqnr(const graph::Graph& before, const graph::Graph& after, const Da
 
 // The 8-bit network; of that with biases that take back what rounding moves means by, and that
 // without, the one whose outputs are nearer to those of `before`.
-graph::Graph convert(const std::shared_ptr<quant::ObservedGraphModule>& prepared,
-                     const graph::Graph& before, const Dataset* dataset, int64_t count,
-                     BiasCorrection& biases, quant::ConversionReport& report) {
+graph::Graph convert_static(const std::shared_ptr<quant::ObservedGraphModule>& prepared,
+                            const graph::Graph& before, const Dataset* dataset, int64_t count,
+                            BiasCorrection& biases, quant::ConversionReport& report) {
   graph::Graph plain = quant::convert_fx(prepared, &report)->graph();
   if (!dataset || biases.samples == 0) return plain;
   {
@@ -542,7 +542,7 @@ void run(Options o) {
     }
     before = prepared->watched().graph;
     biases.samples = dataset ? bias_samples_of(o, source, *dataset, count) : 0;
-    int8 = convert(prepared, before, dataset ? &*dataset : nullptr, count, biases, report);
+    int8 = convert_static(prepared, before, dataset ? &*dataset : nullptr, count, biases, report);
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
     int8.metadata["calibration_samples"] = std::to_string(calibrated);

@@ -268,10 +268,12 @@ std::pair<float, float> LayerwiseRun::kept_range(size_t i) const {
   float low = layer.activation == "none" ? -kInf : 0.F;
   float high = layer.activation == "relu6" ? 6.F : kInf;
   const Graph& g = codes.graph();
-  for (const NodeId user : g.users(g.node(code_nodes[i]).outputs[0])) {
-    const Node& node = g.node(user);
-    if (node.op != "quantize") return {low, high};  // somebody reads more than its codes
-    const TensorType& type = g.type(node.outputs[0]);
+  const std::vector<NodeId> users = g.users(g.node(code_nodes[i]).outputs[0]);
+  const bool read_as_codes = std::all_of(
+      users.begin(), users.end(), [&](NodeId user) { return g.node(user).op == "quantize"; });
+  if (!read_as_codes) return {low, high};
+  for (const NodeId user : users) {
+    const TensorType& type = g.type(g.node(user).outputs[0]);
     const double scale = type.quantizer->scale();
     const int64_t zero = type.quantizer->zero_point();
     low = std::max(low, static_cast<float>(scale * static_cast<double>(qmin(type.dtype) - zero)));
@@ -327,9 +329,13 @@ struct ChannelRows {
   int64_t rows = 0, inner = 1;
 };
 
-ChannelRows channel_rows(const Tensor& y, int64_t channel_dim) {
-  const bool pixels = channel_dim == 1 && y.dim() >= 3 && y.dim() <= 5 && !y.is_contiguous() &&
-                      y.is_contiguous(MemoryFormat::channels_last);
+bool is_pixels(const Tensor& y, int64_t channel_dim) {
+  return channel_dim == 1 && y.dim() >= 3 && y.dim() <= 5 && !y.is_contiguous() &&
+         y.is_contiguous(MemoryFormat::channels_last);
+}
+
+// `pixels`: the channels of a position follow one another, as they do in y.
+ChannelRows channel_rows(const Tensor& y, int64_t channel_dim, bool pixels) {
   ChannelRows r{.dense = pixels ? y : y.contiguous()};
   for (int64_t d = channel_dim + 1; d < y.dim() && !pixels; ++d) r.inner *= y.size(d);
   r.rows = y.numel() / std::max<int64_t>(1, y.size(channel_dim) * r.inner);
@@ -346,9 +352,10 @@ struct ChannelError {
 template <typename Fn>
 void for_each_pair(const LayerResults& r, Fn&& fn) {
   for (size_t b = 0; b < r.floats.size(); ++b) {
-    const ChannelRows floats = channel_rows(r.floats[b], r.channel_dim);
-    const ChannelRows rounded =
-        channel_rows(floats.inner > 1 ? r.rounded[b].contiguous() : r.rounded[b], r.channel_dim);
+    const bool pixels =
+        is_pixels(r.floats[b], r.channel_dim) && is_pixels(r.rounded[b], r.channel_dim);
+    const ChannelRows floats = channel_rows(r.floats[b], r.channel_dim, pixels),
+                      rounded = channel_rows(r.rounded[b], r.channel_dim, pixels);
     const float* f = floats.dense.data<float>();
     const float* q = rounded.dense.data<float>();
     const auto channels = static_cast<size_t>(r.floats[b].size(r.channel_dim));
@@ -383,7 +390,7 @@ std::vector<float> bias_shift(const LayerResults& r) {
 }
 
 void add_to_channels(Tensor& y, int64_t channel_dim, const std::vector<float>& added) {
-  ChannelRows r = channel_rows(y, channel_dim);
+  ChannelRows r = channel_rows(y, channel_dim, is_pixels(y, channel_dim));
   float* x = r.dense.data<float>();
   for (int64_t row = 0; row < r.rows; ++row)
     for (const float v : added)

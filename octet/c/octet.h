@@ -125,8 +125,8 @@ typedef struct octet_quantize_options {
 } octet_quantize_options;
 
 /* Quantizes the network in `model_path` (.onnx or .octet) and writes it to `output_path` (.octet,
- * or .onnx with QDQ), whole or not at all. The error names all that is wrong with the network and
- * the samples. */
+ * or .onnx with QDQ), whole or not at all; biases stay as they are, as with `octet quantize
+ * --bias-samples 0`. The error names all that is wrong with the network and the samples. */
 octet_status octet_quantize(const char* model_path, const char* output_path,
                             const octet_quantize_options* options);
 /* What the last octet_quantize of this thread warns of: too few samples, a sample that sets ranges

@@ -298,8 +298,8 @@ void print(const Result& r) {
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
                std::isinf(sqnr) && sqnr > 0 ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
   if (r.biases.samples)
-    fmt::print("biases {} on {} samples: {:.1f} dB, {:.1f} without\n",
-               r.biases.is_kept() ? "corrected" : "stay as they are; corrected", r.biases.samples,
+    fmt::print("biases {} on {} samples: {:.1f} dB with, {:.1f} dB without\n",
+               r.biases.is_kept() ? "corrected" : "not corrected, tried", r.biases.samples,
                r.biases.with, r.biases.without);
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
 }
@@ -374,22 +374,32 @@ int64_t bias_samples_of(const Options& o, const graph::Graph& source, const Data
 }
 
 // The mean of the SQNRs of all outputs that are numbers, in dB; without any error 200.
-double mean_sqnr(const graph::Graph& before, const graph::Graph& after, const Dataset& dataset,
-                 int64_t begin, int64_t count) {
+double mean_sqnr(const std::vector<debug::ErrorStatistics>& outputs) {
   constexpr double kExact = 200;
-  runtime::Program a = runtime::compile(before), b = runtime::compile(after);
-  std::vector<debug::ErrorStatistics> errors(before.outputs().size());
-  const int64_t step = samples_at_once(before, dataset);
-  for (int64_t i = begin; i < begin + count; i += step) {
-    const auto inputs = ordered_inputs(before, dataset.get(i, std::min(step, begin + count - i)));
-    const std::vector<Tensor> p = a.run(inputs), q = b.run(inputs);
-    for (size_t k = 0; k < p.size(); ++k)
-      if (is_floating(p[k].dtype())) errors[k].add(p[k], q[k]);
+  double sum = 0, count = 0;
+  for (const debug::ErrorStatistics& e : outputs)
+    if (e.signal() > 0) sum += e.noise() > 0 ? e.sqnr() : kExact, ++count;
+  return count > 0 ? sum / count : kExact;
+}
+
+// Sets what both networks have on the samples [begin, begin + biases.samples).
+void judge(const graph::Graph& before, const graph::Graph& corrected, const graph::Graph& plain,
+           const Dataset& dataset, int64_t begin, BiasCorrection& biases) {
+  runtime::Program floats = runtime::compile(before), with = runtime::compile(corrected),
+                   without = runtime::compile(plain);
+  std::vector<debug::ErrorStatistics> of_with(before.outputs().size()), of_without = of_with;
+  const int64_t step = samples_at_once(before, dataset), end = begin + biases.samples;
+  for (int64_t i = begin; i < end; i += step) {
+    const auto inputs = ordered_inputs(before, dataset.get(i, std::min(step, end - i)));
+    const std::vector<Tensor> y = floats.run(inputs), p = with.run(inputs), q = without.run(inputs);
+    for (size_t k = 0; k < y.size(); ++k) {
+      if (!is_floating(y[k].dtype())) continue;
+      of_with[k].add(y[k], p[k]);
+      of_without[k].add(y[k], q[k]);
+    }
   }
-  double sum = 0, outputs = 0;
-  for (const debug::ErrorStatistics& e : errors)
-    if (e.signal() > 0) sum += e.noise() > 0 ? e.sqnr() : kExact, ++outputs;
-  return outputs > 0 ? sum / outputs : kExact;
+  biases.with = mean_sqnr(of_with);
+  biases.without = mean_sqnr(of_without);
 }
 
 // The 8-bit network; of that with biases that take back what rounding moves means by, and that
@@ -409,9 +419,8 @@ graph::Graph convert_static(const std::shared_ptr<quant::ObservedGraphModule>& p
   }
   quant::ConversionReport of_corrected;
   graph::Graph corrected = quant::convert_fx(prepared, &of_corrected)->graph();
-  const int64_t begin = count >= 2 * biases.samples ? biases.samples : 0;
-  biases.with = mean_sqnr(before, corrected, *dataset, begin, biases.samples);
-  biases.without = mean_sqnr(before, plain, *dataset, begin, biases.samples);
+  judge(before, corrected, plain, *dataset, count >= 2 * biases.samples ? biases.samples : 0,
+        biases);
   if (!biases.is_kept()) return plain;
   report = std::move(of_corrected);
   corrected.metadata["bias_correction"] = fmt::format("{} samples", biases.samples);
